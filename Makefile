@@ -9,7 +9,9 @@ VENV_LMMS  ?= .venv-lmms
 LMMS_NEEDS  = accelerate datasets evaluate httpx hypothesis jinja2 jsonlines loguru openpyxl pillow pytablewriter \
 	pytest python-dotenv pyyaml sacrebleu scikit-learn scipy tenacity tqdm-multiprocess transformers
 
-.PHONY: setup demo test test-lmms check format clean
+VENV_TV ?= .venv-tv
+
+.PHONY: setup demo test test-lmms test-tv check format clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +38,17 @@ $(VENV_LMMS)/.ready: constraints-lmms.txt
 	$(VENV_LMMS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
+# Videos shown whole, which needs torchvision. What the package index holds of it fits its CUDA torch alone, so that
+# pair has an environment of its own, some 6 GB; no GPU is needed.
+test-tv: $(VENV_TV)/.ready
+	$(VENV_TV)/bin/python -m pytest -q -p no:cacheprovider tests/tv
+
+$(VENV_TV)/.ready: pyproject.toml constraints-tv.txt
+	$(PYTHON) -m venv $(VENV_TV)
+	$(VENV_TV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-tv.txt \
+		-e ".[hf,video]" hypothesis pytest torchvision
+	touch $@
+
 check: setup .typing/prh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +63,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_LMMS) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs
+	rm -rf $(VENV) $(VENV_LMMS) $(VENV_TV) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs

@@ -139,11 +139,19 @@ def plan(request: Request) -> Plan:
         "split": options.split,
         "dataset": dataset_fingerprint(dataset.samples),
         "model": engine.fingerprint,
-        "numerics": {key: described.get(key) for key in ("name", "dtype", "attention", "pixels")},
+        "numerics": _numerics(described, dataset),
         **guarded("the protocol", setting.identity),
     }
     warnings = _warnings(task, dataset, setting)
     return Plan(request, task, profile, dataset, samples, engine, setting, identity, allowed, warnings)
+
+
+def _numerics(described: Mapping[str, Json], dataset: Dataset) -> dict[str, Json]:
+    """What the engine computes with; how it shows videos only where there is one to show."""
+    names = ["name", "dtype", "attention", "pixels"]
+    if "video" in described and any(medium.kind == "video" for sample in dataset.samples for medium in sample.media):
+        names.append("video")
+    return {name: described.get(name) for name in names}
 
 
 def _chosen(request: Request, dataset: Dataset) -> Sequence[Sample]:

@@ -196,7 +196,9 @@ class Decoder:
             for row, place in enumerate(places):
                 positions[:, row, longest - place.shape[1] :] = place
             inputs["position_ids"] = positions
-            next_place = torch.stack([place.max() + 1 for place in places]).to(self.device)
+            # After the last token, not after the highest place: the steps of a long video count seconds and may lie
+            # beyond the text that follows them. So a reply has the places that it has once it is history.
+            next_place = torch.stack([place[:, -1].max() + 1 for place in places]).to(self.device)
         made = self._forward(inputs, None)
         return Batch(made.past_key_values, mask.to(self.device), next_place), made.logits[:, -1]
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 from ..harness.errors import ModelError
 from ..harness.ledger import Conversation, Segment
-from .processor import Processor
 from .render import Chunk, Layout, Renderer
+from .visual import Processor, Video
 
 if TYPE_CHECKING:
     import torch
 
 Span = tuple[int, int]
-Places = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor | None"], "torch.Tensor"]
+Grid = tuple[int, int, int]
+Places = Callable[["torch.Tensor", "torch.Tensor", Mapping[str, "torch.Tensor"]], "torch.Tensor"]
+IMAGE, VIDEO = 1, 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,20 +25,22 @@ class TokenView:
     """A conversation as a model is run on it.
 
     Attributes:
-        ids: token ids, each image's placeholder expanded to one id a visual token.
-        grids: for each image its patches along time, height and width; empty outside the Qwen-VL families.
-        spans: for each image where its placeholder stands in ``ids``, half-open; outside the Qwen-VL families
-            each run of image tokens, of which an image may have several.
+        ids: token ids, each image's and video's placeholder expanded to one id a visual token.
+        grids: for each image and each video shown whole its patches along time, height and width; empty
+            outside the Qwen-VL families.
+        spans: each run of visual tokens in ``ids``, half-open. An image of the Qwen-VL families has one; a video
+            shown whole has one, or one for each step of time where the family writes the time between them.
         turns: for each assistant segment where its ids stand in ``ids``, half-open.
         trained: for each id whether a trainer's loss covers it.
         positions: 3 x ids (time, height, width) of M-RoPE; None where the model counts positions itself.
-        inputs: the model's other inputs by name: ``pixel_values`` and what its family wants beside them.
+        inputs: the model's other inputs by name: ``pixel_values``, ``pixel_values_videos``, and what its family
+            wants beside them.
         exact: whether the ids of every turn are those that were sampled; False after a template that
             rewrites history, whose ``turns`` are unknown.
     """
 
     ids: tuple[int, ...]
-    grids: tuple[tuple[int, int, int], ...]
+    grids: tuple[Grid, ...]
     spans: tuple[Span, ...]
     turns: tuple[Span, ...]
     trained: tuple[bool, ...]
@@ -50,7 +54,7 @@ class Encoder:
 
     Attributes:
         ends: ids that end a turn; the first is written where a reply has no ids of its own.
-        places: positions from ids, modality of each id and image grids, or None.
+        places: positions from ids, modality of each id and the inputs that hold grids and times, or None.
         rewritten: how many times a template that rewrites history forced encoding as a whole.
     """
 
@@ -65,19 +69,20 @@ class Encoder:
         """The conversation, ending in its last reply or else in the header of the next.
 
         Raises:
-            ModelError: the chat template refuses it, or ids and images do not fit together.
+            ModelError: the chat template refuses it, or ids and images or videos do not fit together.
         """
         layout = self.renderer.layout(conversation)
         self.rewritten += not layout.exact
         ids, turns, trained = self._join(layout)
-        inputs: Mapping[str, torch.Tensor] = self.processor.tensors(layout.text, layout.images)
+        inputs: Mapping[str, torch.Tensor] = self.processor.tensors(layout.text, layout.media)
         spans = self._spans(ids, layout)
-        grids: tuple[tuple[int, int, int], ...] = ()
+        grids: tuple[Grid, ...] = ()
         positions = None
         if self.places is None:
             inputs = self._typed(ids, inputs)
         else:
-            positions, grids = self._positions(self.places, ids, spans, inputs)
+            positions = self._positions(self.places, ids, spans, inputs)
+            grids = _grids(layout, inputs)
         return TokenView(tuple(ids), grids, spans, tuple(turns), tuple(trained), positions, inputs, layout.exact)
 
     def _join(self, layout: Layout) -> tuple[list[int], list[Span], list[bool]]:
@@ -99,9 +104,9 @@ class Encoder:
 
     def _chunk(self, chunk: Chunk, *, opening: bool) -> list[int]:
         ids: list[int] = []
-        for text, images in chunk.pieces(self.processor.image_token):
+        for text, media in chunk.pieces(self.renderer.tokens):
             if text:
-                ids += self.processor.ids(text, images, opening=opening and not ids)
+                ids += self.processor.ids(text, media, opening=opening and not ids)
         return ids
 
     def _reply(self, segment: Segment) -> Sequence[int]:
@@ -110,37 +115,33 @@ class Encoder:
         return [*self._chunk(Chunk(self.renderer.escape(segment.text), ()), opening=False), self.ends[0]]
 
     def _spans(self, ids: Sequence[int], layout: Layout) -> tuple[Span, ...]:
-        wanted = self.processor.image_ids
-        counts = self.processor.counts(layout.images)
+        wanted = self.processor.image_ids | self.processor.video_ids
+        runs = self.processor.runs(layout.media)
         places = [place for place, number in enumerate(ids) if number in wanted]
-        if counts is None:
+        if runs is None:
             starts = [place for place in places if place == 0 or ids[place - 1] not in wanted]
             ends = [place + 1 for place in places if place + 1 == len(ids) or ids[place + 1] not in wanted]
             return tuple(zip(starts, ends, strict=True))
-        if len(places) != sum(counts):
-            raise ModelError(
-                f"{len(places)} image tokens stand for {sum(counts)} visual tokens: a reply holds a stray one"
-            )
+        total = sum(count for _, count in runs)
+        if len(places) != total:
+            raise ModelError(f"{len(places)} image tokens stand for {total} visual tokens: a reply holds a stray one")
         spans = []
-        for count in counts:
+        for token, count in runs:
             here, places = places[:count], places[count:]
-            if here[-1] - here[0] + 1 != count:
+            if here[-1] - here[0] + 1 != count or any(ids[place] != token for place in here):
                 raise ModelError("an image's tokens are torn apart: a reply before it holds a stray one")
             spans.append((here[0], here[-1] + 1))
         return tuple(spans)
 
     def _positions(
         self, places: Places, ids: Sequence[int], spans: Sequence[Span], inputs: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, tuple[tuple[int, int, int], ...]]:
+    ) -> torch.Tensor:
         import torch
 
-        grids = inputs.get("image_grid_thw")
         kinds = torch.zeros(1, len(ids), dtype=torch.int32)
         for start, end in spans:
-            kinds[0, start:end] = 1
-        positions = places(torch.tensor([ids]), kinds, grids)
-        rows = grids.tolist() if grids is not None else []
-        return positions[:, 0], tuple((t, h, w) for t, h, w in rows)
+            kinds[0, start:end] = VIDEO if ids[start] in self.processor.video_ids else IMAGE
+        return places(torch.tensor([ids]), kinds, inputs)[:, 0]
 
     def _typed(self, ids: Sequence[int], inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Modality of each id, for the families whose processor gives it, made anew for the ids as they stand."""
@@ -148,3 +149,11 @@ class Encoder:
 
         kinds = torch.tensor([[int(number in self.processor.image_ids) for number in ids]])
         return {name: kinds if name.endswith("token_type_ids") else value for name, value in inputs.items()}
+
+
+def _grids(layout: Layout, inputs: Mapping[str, torch.Tensor]) -> tuple[Grid, ...]:
+    """The grid of each medium, images and videos in the order of the conversation."""
+    names = {False: "image_grid_thw", True: "video_grid_thw"}
+    rows = {kind: iter(inputs[name].tolist() if name in inputs else ()) for kind, name in names.items()}
+    found = (next(rows[isinstance(medium, Video)]) for medium in layout.media)
+    return tuple((time, high, wide) for time, high, wide in found)

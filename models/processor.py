@@ -1,8 +1,9 @@
 """Tokenizer and image processor of a checkpoint, with torchvision, without it, and in spite of a broken one.
 
-Qwen's combined processor demands torchvision for videos that are never given to it, so its parts are used by
+Qwen's combined processor demands torchvision even where no video is given to it, so its parts are used by
 themselves: the tokenizer, and the image processor in its Pillow variant, with resizing off because images
-arrive at the size they are seen at. Other families bring their own combined processor.
+arrive at the size they are seen at. Videos shown whole are ``native_video``'s. Other families bring their own
+combined processor.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from typing import TYPE_CHECKING, Protocol, cast
 from PIL import Image
 
 from ..harness.errors import ModelError, Prerequisite
+from .visual import Medium, Message, Video, Videos
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    Tensors = dict[str, torch.Tensor]
+    from .visual import Tensors
 
-Message = dict[str, object]
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
@@ -105,49 +106,6 @@ def title(folder: Path) -> str:
     return folder.name
 
 
-class Processor(Protocol):
-    """What turns text and images into ids and tensors.
-
-    Attributes:
-        factor: seen sides are multiples of it; 1 where the family's own processor resizes.
-        template: the chat template.
-        image_token: the text that stands for one image in the chat template's output.
-        special: the spellings of special tokens, which text may hold and only the template may mean.
-        image_ids: ids that hold an image's features.
-        vision_ids: ids that only an image may bring into a conversation.
-        backend: which library prepares pixels.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    factor: int
-    template: str
-    image_token: str
-    special: frozenset[str]
-    image_ids: frozenset[int]
-    vision_ids: frozenset[int]
-    backend: str
-
-    def render(self, messages: Sequence[Message], *, prompt: bool) -> str:
-        """The chat template's text, with the header of the next reply where ``prompt``. Raises ModelError."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens included."""
-        ...
-
-    def ids(self, text: str, images: Sequence[Image.Image], *, opening: bool) -> list[int]:
-        """Ids of template text, each image's placeholder expanded; ``opening`` where nothing stands before it."""
-        ...
-
-    def counts(self, images: Sequence[Image.Image]) -> list[int] | None:
-        """How many ids each image takes, where that is known beforehand."""
-        ...
-
-    def tensors(self, text: str, images: Sequence[Image.Image]) -> Tensors:
-        """What the model needs of the images, in the order of the text: pixels and their grids."""
-        ...
-
-
 class _Templated:
     """A tokenizer with a chat template. Encoding is serialised: fast tokenizers keep state between calls."""
 
@@ -193,9 +151,16 @@ class _Templated:
 
 
 class QwenProcessor(_Templated):
-    """The parts of Qwen-VL processors that images need. One run of ``grid / merge^2`` ids stands for an image."""
+    """The parts of Qwen-VL processors that images need. One run of ``grid / merge^2`` ids stands for an image.
+
+    Attributes:
+        videos: what is done with a video; None where videos are shown as images.
+    """
 
     backend = "pil"
+    videos: Videos | None = None
+    video_token = ""
+    video_ids: frozenset[int] = frozenset()
 
     def __init__(self, config: PreTrainedConfig, tokens: Path, images: Path, trust_remote_code: bool) -> None:
         super().__init__(load_tokenizer(tokens, trust_remote_code), legacy_template(tokens), title(tokens))
@@ -212,23 +177,49 @@ class QwenProcessor(_Templated):
         self.image_ids = frozenset([self.image_id])
         self.vision_ids = self.image_ids | {vocabulary[text] for text in VISION_TOKENS if text in vocabulary}
 
-    def counts(self, images: Sequence[Image.Image]) -> list[int]:
-        return [image.width * image.height // self.factor**2 for image in images]
+    def show_whole(self, videos: Videos) -> None:
+        """From now on show videos as such."""
+        self.videos, self.video_token, self.video_ids = videos, videos.token, frozenset([videos.token_id])
 
-    def ids(self, text: str, images: Sequence[Image.Image], *, opening: bool) -> list[int]:
-        counts = iter(self.counts(images))
+    def runs(self, media: Sequence[Medium]) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        for medium in media:
+            if isinstance(medium, Video):
+                reader = self._reader()
+                found += [(reader.token_id, length) for length in reader.runs(medium)]
+            else:
+                found.append((self.image_id, medium.width * medium.height // self.factor**2))
+        return found
+
+    def _reader(self) -> Videos:
+        if self.videos is None:
+            raise ModelError("videos are shown to this model as images; use `engine.video=native`")
+        return self.videos
+
+    def ids(self, text: str, media: Sequence[Medium], *, opening: bool) -> list[int]:
+        videos = [medium for medium in media if isinstance(medium, Video)]
+        if videos:
+            reader = self._reader()
+            first, *rest = text.split(reader.token)
+            text = first + "".join(reader.written(v) + after for v, after in zip(videos, rest, strict=True))
+        counts = (length for number, length in self.runs(media) if number == self.image_id)
         found: list[int] = []
         for number in self.encode(text, opening=opening):
             found += [number] * (next(counts) if number == self.image_id else 1)
         return found
 
-    def tensors(self, text: str, images: Sequence[Image.Image]) -> Tensors:
-        if not images:
-            return {}
-        for image in images:
+    def tensors(self, text: str, media: Sequence[Medium]) -> Tensors:
+        images = [medium for medium in media if not isinstance(medium, Video)]
+        videos = [medium for medium in media if isinstance(medium, Video)]
+        for image in (*images, *(frame for video in videos for frame in video.frames)):
             if image.width % self.factor or image.height % self.factor:
                 size = f"{image.width}x{image.height}"
                 raise ModelError(f"an image of {size} is not a multiple of {self.factor}: resize it to `engine.fit`")
+        return {**self._images(images), **(self._reader().tensors(videos) if videos else {})}
+
+    def _images(self, images: Sequence[Image.Image]) -> Tensors:
+        if not images:
+            return {}
         made = self.images(images=list(images), do_resize=False, return_tensors="pt")
         pixels, grids = made["pixel_values"], made["image_grid_thw"]
         patch = int(self.images.patch_size)
@@ -242,6 +233,8 @@ class OtherProcessor(_Templated):
     """The combined processor of any other image-text-to-text family, which resizes and expands in its own way."""
 
     factor = 1
+    video_token = ""
+    video_ids: frozenset[int] = frozenset()
 
     def __init__(self, config: PreTrainedConfig, folder: Path, trust_remote_code: bool) -> None:
         processor = load_combined(folder, trust_remote_code)
@@ -256,23 +249,27 @@ class OtherProcessor(_Templated):
         names = ("image_token_id", "video_token_id", "boi_token_id", "eoi_token_id", "fake_image_token_id")
         self.vision_ids = self.image_ids | _named_ids((config, processor, tokenizer), names)
 
-    def counts(self, images: Sequence[Image.Image]) -> None:
+    def runs(self, media: Sequence[Medium]) -> None:
         return None
 
-    def ids(self, text: str, images: Sequence[Image.Image], *, opening: bool) -> list[int]:
-        if not images:
+    def ids(self, text: str, media: Sequence[Medium], *, opening: bool) -> list[int]:
+        if not media:
             return self.encode(text, opening=opening)
         special = self.begins(text, opening=opening)
         with self.lock:
-            made = self.combined(text=[text], images=list(images), add_special_tokens=special)
+            made = self.combined(text=[text], images=_only_images(media), add_special_tokens=special)
         return [int(number) for number in made["input_ids"][0]]
 
-    def tensors(self, text: str, images: Sequence[Image.Image]) -> Tensors:
-        if not images:
+    def tensors(self, text: str, media: Sequence[Medium]) -> Tensors:
+        if not media:
             return {}
         with self.lock:
-            made = self.combined(text=[text], images=list(images), return_tensors="pt", add_special_tokens=False)
+            made = self.combined(text=[text], images=_only_images(media), return_tensors="pt", add_special_tokens=False)
         return {name: value for name, value in made.items() if name not in ("input_ids", "attention_mask")}
+
+
+def _only_images(media: Sequence[Medium]) -> list[Image.Image]:
+    return [medium for medium in media if not isinstance(medium, Video)]
 
 
 def _named_ids(sources: Iterable[object], names: Sequence[str]) -> set[int]:

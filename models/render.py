@@ -13,12 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from PIL import Image
-
 from ..harness.errors import ModelError
 from ..harness.ledger import Conversation, MediaRef, Segment, Text
 from ..harness.types import Role
-from .processor import Message
+from .visual import Medium, Message, Video
 
 # A Unicode noncharacter. It splits the spelling of a special token in a dataset's or a model's text, so that
 # only the template can make one; text is encoded apart on either side of it, and it is never encoded itself.
@@ -27,18 +25,18 @@ CUT = "\ufdd0"
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text of the template between two replies, and the images whose placeholders stand in it."""
+    """Text of the template between two replies, and the media whose placeholders stand in it, in order."""
 
     text: str
-    images: tuple[Image.Image, ...]
+    media: tuple[Medium, ...]
 
-    def pieces(self, image_token: str) -> list[tuple[str, tuple[Image.Image, ...]]]:
-        """The text cut where special tokens were spelled, each piece with its own images."""
+    def pieces(self, tokens: Iterable[str]) -> list[tuple[str, tuple[Medium, ...]]]:
+        """The text cut where special tokens were spelled, each piece with the media that ``tokens`` stand for in it."""
         found = []
         start = 0
         for text in self.text.split(CUT):
-            count = text.count(image_token)
-            found.append((text, self.images[start : start + count]))
+            count = sum(text.count(token) for token in tokens)
+            found.append((text, self.media[start : start + count]))
             start += count
         return found
 
@@ -50,13 +48,13 @@ class Layout:
     Attributes:
         parts: template text and assistant segments, in order.
         text: the whole, rendered at once.
-        images: every image in order; a video gives its frames.
+        media: every image and video in order; a video that is not shown whole gives its frames as images.
         exact: whether every reply stands as it was sampled.
     """
 
     parts: tuple[Chunk | Segment, ...]
     text: str
-    images: tuple[Image.Image, ...]
+    media: tuple[Medium, ...]
     exact: bool
 
 
@@ -76,12 +74,16 @@ class Renderer:
     Attributes:
         template: the checkpoint's chat template.
         image_token: the text that stands for one image in the template's output.
+        video_token: the text that stands for one video; empty where its frames are shown as images.
+        tokens: those of the two that there are.
     """
 
-    def __init__(self, template: Template, image_token: str, special: Iterable[str]):
+    def __init__(self, template: Template, image_token: str, special: Iterable[str], video_token: str = ""):
         self.template = template
         self.image_token = image_token
-        spelled = sorted({image_token, *(text for text in special if len(text) > 1)}, key=len, reverse=True)
+        self.video_token = video_token
+        self.tokens = tuple(token for token in (image_token, video_token) if token)
+        spelled = sorted({*self.tokens, *(text for text in special if len(text) > 1)}, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, spelled)))
 
     def escape(self, text: str) -> str:
@@ -92,15 +94,15 @@ class Renderer:
         """The conversation, ending in its last reply or else in the header of the next.
 
         Raises:
-            ModelError: the template refuses it or does not show its images.
+            ModelError: the template refuses it or does not show its images and videos.
         """
         messages = [self._message(segment, conversation) for segment in conversation.segments]
-        images = [_images(segment, conversation) for segment in conversation.segments]
-        every = tuple(image for some in images for image in some)
+        media = [self._media(segment, conversation) for segment in conversation.segments]
+        every = _flat(media)
         ended = bool(conversation.segments) and conversation.segments[-1].role == "assistant"
         whole = self.template(messages, prompt=not ended)
         try:
-            return Layout(self._grow(conversation.segments, messages, images), whole, every, exact=True)
+            return Layout(self._grow(conversation.segments, messages, media), whole, every, exact=True)
         except Rewritten:
             return Layout((self._chunk("", whole, every),), whole, every, exact=False)
 
@@ -108,7 +110,7 @@ class Renderer:
         self,
         segments: Sequence[Segment],
         messages: Sequence[Message],
-        images: Sequence[Sequence[Image.Image]],
+        media: Sequence[Sequence[Medium]],
     ) -> tuple[Chunk | Segment, ...]:
         parts: list[Chunk | Segment] = []
         covered, start = "", 0
@@ -116,28 +118,48 @@ class Renderer:
             if segment.role != "assistant":
                 continue
             before = self.template(messages[:number], prompt=True)
-            parts += [self._chunk(covered, before, _flat(images[start:number])), segment]
+            parts += [self._chunk(covered, before, _flat(media[start:number])), segment]
             after = self.template(messages[: number + 1], prompt=False)
             covered = before + _spoken(before, after, self.escape(segment.text))
             start = number + 1
         if start < len(segments):
-            parts.append(self._chunk(covered, self.template(messages, prompt=True), _flat(images[start:])))
+            parts.append(self._chunk(covered, self.template(messages, prompt=True), _flat(media[start:])))
         return tuple(parts)
 
-    def _chunk(self, covered: str, text: str, images: tuple[Image.Image, ...]) -> Chunk:
+    def _chunk(self, covered: str, text: str, media: tuple[Medium, ...]) -> Chunk:
         if not text.startswith(covered):
             raise Rewritten
         rest = text[len(covered) :]
-        count = rest.count(self.image_token)
-        if count != len(images):
-            raise ModelError(f"the chat template shows {count} of {len(images)} images: it cannot hold this message")
-        return Chunk(rest, images)
+        found = re.findall("|".join(map(re.escape, self.tokens)), rest)
+        if len(found) != len(media):
+            what = "images and videos" if self.video_token else "images"
+            raise ModelError(
+                f"the chat template shows {len(found)} of {len(media)} {what}: it cannot hold this message"
+            )
+        if found != [self.video_token if isinstance(medium, Video) else self.image_token for medium in media]:
+            raise ModelError("the chat template shows images and videos in another order than the conversation")
+        return Chunk(rest, media)
+
+    def _media(self, segment: Segment, conversation: Conversation) -> tuple[Medium, ...]:
+        found: list[Medium] = []
+        for part in segment.parts:
+            if isinstance(part, MediaRef):
+                found += self._shown(part, conversation)
+        return tuple(found)
+
+    def _shown(self, part: MediaRef, conversation: Conversation) -> tuple[Medium, ...]:
+        """One medium as the model is shown it: a video whole, or as its frames."""
+        pixels = conversation.pixels(part.index)
+        if self.video_token and conversation.item(part.index).kind == "video":
+            return (Video(pixels.seen, pixels.seconds),)
+        return pixels.seen
 
     def _message(self, segment: Segment, conversation: Conversation) -> Message:
         content: list[dict[str, str]] = []
         for part in segment.parts or (Text(""),):
             if isinstance(part, MediaRef):
-                content += [{"type": "image"} for _ in conversation.pixels(part.index).seen]
+                shown = self._shown(part, conversation)
+                content += [{"type": "video" if isinstance(medium, Video) else "image"} for medium in shown]
             elif content and content[-1]["type"] == "text":
                 content[-1]["text"] += part.text
             else:
@@ -184,10 +206,5 @@ def _plain(role: str, text: str) -> Message:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
-def _images(segment: Segment, conversation: Conversation) -> tuple[Image.Image, ...]:
-    refs = [part for part in segment.parts if isinstance(part, MediaRef)]
-    return tuple(image for ref in refs for image in conversation.pixels(ref.index).seen)
-
-
-def _flat(images: Sequence[Sequence[Image.Image]]) -> tuple[Image.Image, ...]:
-    return tuple(image for some in images for image in some)
+def _flat(media: Sequence[Sequence[Medium]]) -> tuple[Medium, ...]:
+    return tuple(medium for some in media for medium in some)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
@@ -21,10 +22,10 @@ from .checkpoint import Checkpoint, accepts, defaults, fingerprint, resolve_mode
 from .decode import Decoder, Vocabulary, Work
 from .encode import Encoder, Places, TokenView
 from .loading import base_model, choose_device, load_config, load_module, set_threads, versions
+from .native_video import show_videos, video_mode
 from .processor import (
     QWEN,
     OtherProcessor,
-    Processor,
     QwenProcessor,
     load_libraries,
     one_line,
@@ -32,6 +33,8 @@ from .processor import (
     torchvision_state,
 )
 from .render import Renderer
+from .saving import save_checkpoint
+from .visual import Processor
 
 if TYPE_CHECKING:
     import torch
@@ -45,28 +48,41 @@ class TransformersEngine:
         module: the model, with its adapter where it has one.
         processor: tokenizer and image processor.
         context: most tokens of prompt and reply together.
+        pad: an id to fill rows with.
         vision_ids: ids that make a reply malformed; a trainer may ban them.
     """
 
     def __init__(
-        self, module: PreTrainedModel, processor: Processor, identity: str, batch: int, notes: Mapping[str, Json]
+        self,
+        module: PreTrainedModel,
+        processor: Processor,
+        checkpoint: Checkpoint,
+        batch: int,
+        notes: Mapping[str, Json],
     ) -> None:
         self.module = module
         self.processor = processor
-        self.fingerprint = identity
+        self.fingerprint = fingerprint(checkpoint)
+        self._checkpoint = checkpoint
         self.vision_ids = processor.vision_ids
         self._notes = dict(notes)
         base = base_model(module)
         native = processor.factor > 1
-        renderer = Renderer(processor.render, processor.image_token, processor.special)
+        renderer = Renderer(processor.render, processor.image_token, processor.special, processor.video_token)
         ends = end_tokens(base, processor, renderer)
         self._encoder = Encoder(processor, renderer, ends, rope_places(base) if native else None)
-        self._decoder = Decoder(module, vocabulary(processor, ends), module.device)
+        words = vocabulary(processor, ends)
+        self.pad = words.pad
+        self._decoder = Decoder(module, words, module.device)
         self._scheduler: Scheduler[Work] = Scheduler(self._decoder.run, batch if native else 1)
         self.context = int(getattr(base.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
         tool = ("tool",) if re.search("""[\'"]tool[\'"]""", processor.template) else ()
         self.caps = Caps(
-            renderer.append_only(), logprobs=True, seeds=True, roles=("system", "user", "assistant", *tool)
+            renderer.append_only(),
+            logprobs=True,
+            seeds=True,
+            roles=("system", "user", "assistant", *tool),
+            native_video=bool(processor.video_token),
         )
 
     @property
@@ -111,6 +127,25 @@ class TransformersEngine:
             "batch_splits": self._scheduler.splits,
         }
 
+    def save(
+        self,
+        folder: Path,
+        module: PreTrainedModel,
+        dtype: str,
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write trained weights, or an adapter, and the files beside them that make the folder a checkpoint.
+
+        Args:
+            module: this engine's model as it has been trained, or an adapter around it.
+            dtype: of the written weights; an adapter keeps its own.
+            weights: the weights by name, where ``module`` holds only a part of them.
+
+        Raises:
+            ModelError: the folder cannot be written.
+        """
+        save_checkpoint(self._checkpoint, folder, module, dtype, weights)
+
     async def close(self) -> None:
         """Abandon running turns and free the weights."""
         await self._scheduler.close()
@@ -138,7 +173,8 @@ class TransformersFactory:
         return defaults(model)
 
     def open(self, model: str, options: EngineOptions) -> TransformersEngine:
-        """Load a checkpoint. Raises ModelError, UsageError or Prerequisite."""
+        """Load a checkpoint; ``options.extra`` may hold ``video``. Raises ModelError, UsageError or Prerequisite."""
+        video_mode(options.extra)
         load_libraries()
         checkpoint = resolve_model(model, options.revision, options.offline)
         device = choose_device(options.device)
@@ -156,6 +192,8 @@ class TransformersFactory:
     ) -> TransformersEngine:
         config = load_config(checkpoint.folder, options.trust_remote_code)
         processor = open_processor(config, checkpoint, options.trust_remote_code)
+        videos = checkpoint.holding("video_preprocessor_config.json")
+        shown = show_videos(video_mode(options.extra), processor, config, videos)
         module = load_module(checkpoint, options, device)
         notes: dict[str, Json] = {
             "name": "transformers",
@@ -169,12 +207,13 @@ class TransformersFactory:
             "attention": base_model(module).config._attn_implementation,
             "batch": options.batch,
             "pixels": processor.backend,
+            **shown,
             "torchvision": torchvision_state(),
             "versions": {**versions()},
         }
         if processor.factor > 1:
             notes["factor"] = processor.factor
-        return TransformersEngine(module, processor, fingerprint(checkpoint), options.batch, notes)
+        return TransformersEngine(module, processor, checkpoint, options.batch, notes)
 
 
 def open_processor(config: PreTrainedConfig, checkpoint: Checkpoint, trust_remote_code: bool) -> Processor:
@@ -208,9 +247,10 @@ def end_tokens(base: PreTrainedModel, processor: Processor, renderer: Renderer) 
 def rope_places(base: PreTrainedModel) -> Places:
     """The family's own rule for M-RoPE positions, from whole ids, so that no state of the model is read."""
 
-    def places(ids: torch.Tensor, kinds: torch.Tensor, grids: torch.Tensor | None) -> torch.Tensor:
+    def places(ids: torch.Tensor, kinds: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         rule = cast("Callable[..., tuple[torch.Tensor, torch.Tensor]]", base.model.get_rope_index)
-        return rule(ids, mm_token_type_ids=kinds, image_grid_thw=grids)[0]
+        read = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+        return rule(ids, mm_token_type_ids=kinds, **{name: inputs[name] for name in read if name in inputs})[0]
 
     return places
 
