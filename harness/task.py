@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from .types import AnswerKind, Chance, Json, Metric, Sample
+from PIL import Image
+
+from .types import AnswerKind, Box, Chance, Evidence, Json, Metric, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,81 @@ class Task(Protocol):
 
     def aggregate(self, rows: Sequence[Row]) -> dict[str, Metric]:
         """The task's own metrics over judged episodes, the primary among them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question about an illustration, with what answers it.
+
+    Attributes:
+        answer: in words: the right one of ``choices``, or what is accepted first.
+        target: the things that the question names.
+        evidence: where the answer is to be seen.
+        legible: whether the overview shows it.
+    """
+
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    target: tuple[str, ...]
+    evidence: Evidence
+    legible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """Something in an illustration: what it is called, where it is, and what it shows.
+
+    Attributes:
+        name: as questions name it.
+        box: in pixels of the picture; of a clip, everywhere that it ever is.
+        kind, value: what it shows, such as a ``digit`` and ``7``.
+        legible: whether the overview shows it.
+    """
+
+    name: str
+    box: Box
+    kind: str
+    value: str
+    legible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The least that can be seen in a picture: a glyph, a dot, an ink; or a named thing as a whole.
+
+    Attributes:
+        label: what it is, such as ``7``, ``dot``, ``yellow`` or ``red square``.
+        box: in pixels of the frame; of a named thing what it covers, of others a point.
+        legible: whether the overview shows it.
+    """
+
+    label: str
+    box: Box
+    legible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Illustration:
+    """A drawn picture, or the frames of a clip that a model is shown, with everything that is in it.
+
+    Attributes:
+        marks: of each frame.
+    """
+
+    frames: tuple[Image.Image, ...]
+    marks: tuple[tuple[Mark, ...], ...]
+    things: tuple[Thing, ...]
+    asked: tuple[Asked, ...]
+
+
+@runtime_checkable
+class Illustrates(Protocol):
+    """A task that can draw any number of pictures like its own to learn from, none of which is in any split."""
+
+    def illustrations(self, seed: int) -> Sequence[Callable[[], Illustration]]:
+        """As many as an edition of the task has, others for each seed; each is drawn when it is called."""
         ...
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..harness.task import Illustration
 from ..harness.types import Chance, Json
 from .infographicsvqa import InfographicsVQA
 from .mini import infographicsvqa
@@ -24,3 +25,6 @@ class InfographicsVQAMini(Drawn, InfographicsVQA):
 
     def make(self, split: str, progress: Callable[[int, int], None] | None) -> Path:
         return infographicsvqa.make(split, self.editions, progress)
+
+    def illustrations(self, seed: int) -> Sequence[Callable[[], Illustration]]:
+        return infographicsvqa.illustrations(seed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..harness.task import Illustration
 from ..harness.types import Chance, Json
 from .mini import mvbench
 from .mini.base import Drawn
@@ -26,3 +27,6 @@ class MVBenchMini(Drawn, MVBench):
 
     def make(self, split: str, progress: Callable[[int, int], None] | None) -> Path:
         return mvbench.make(split, self.editions, progress)
+
+    def illustrations(self, seed: int) -> Sequence[Callable[[], Illustration]]:
+        return mvbench.illustrations(seed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..harness.task import Illustration
 from ..harness.types import Chance, Json
 from .mini import tallyqa
 from .mini.base import Drawn
@@ -25,3 +26,6 @@ class TallyQAComplexMini(Drawn, TallyQAComplex):
 
     def make(self, split: str, progress: Callable[[int, int], None] | None) -> Path:
         return tallyqa.make(split, self.editions, progress)
+
+    def illustrations(self, seed: int) -> Sequence[Callable[[], Illustration]]:
+        return tallyqa.illustrations(seed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..harness.task import Illustration
 from ..harness.types import Json
 from .mini import vstar
 from .mini.base import Drawn
@@ -23,3 +24,6 @@ class VStarMini(Drawn, VStar):
 
     def make(self, split: str, progress: Callable[[int, int], None] | None) -> Path:
         return vstar.make(split, self.editions, progress)
+
+    def illustrations(self, seed: int) -> Sequence[Callable[[], Illustration]]:
+        return vstar.illustrations(seed)

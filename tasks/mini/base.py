@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 from ...harness.errors import UsageError
-from ...harness.task import DataOptions, Dataset
+from ...harness.task import DataOptions, Dataset, Illustration
 from ..base import Benchmark
 from ..sources import Repository
 
@@ -44,6 +44,10 @@ class Drawn(Benchmark):
     @abstractmethod
     def make(self, split: str, progress: Callable[[int, int], None] | None) -> Path:
         """The folder of a split in the cache, made where it is missing. Raises DataError."""
+
+    @abstractmethod
+    def illustrations(self, seed: int) -> Sequence[Callable[[], Illustration]]:
+        """Pictures and questions like its own, of no split."""
 
     def folder(self, options: DataOptions) -> Path:
         """The folder of a split in the cache, made where it is missing. Raises UsageError, DataError."""

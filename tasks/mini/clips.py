@@ -14,10 +14,11 @@ from typing import Literal
 
 import numpy as np
 
+from ...harness.task import Mark
 from ...harness.types import Box
 from .glyphs import LETTERS
 from .hiding import Array, Lens, conceal
-from .marks import INKS, VALUES
+from .marks import INKS, VALUES, point
 from .patterns import bold, discs, paint
 from .scene import COLOURS, Canvas, Clutter, Shade, Shape, draw_clutter, silhouette
 
@@ -96,6 +97,21 @@ class Actor:
         return f"{self.colour} {self.shape}"
 
     @property
+    def plate(self) -> tuple[int, int]:
+        """Left and top of its plate within it."""
+        room = self.width - PLATE
+        return room // 2, room - (room - PLATE) // 3 if self.shape == "triangle" else room // 2
+
+    def place(self, frame: int, last: int) -> tuple[int, int]:
+        """Its left and top in a frame, from 0, of a clip whose last frame is ``last``."""
+        left, top = (a + (b - a) * frame // last for a, b in zip(self.begin, self.end, strict=True))
+        return left, top
+
+    def sign(self, beat: int) -> Sign | None:
+        """What its plate shows in a beat."""
+        return next((sign for sign in self.signs if sign.start <= beat < sign.stop), None)
+
+    @property
     def moves(self) -> bool:
         """Whether it is ever anywhere else than at first."""
         return self.begin != self.end
@@ -141,13 +157,26 @@ def draw(clip: Clip) -> Iterator[Canvas]:
         yield canvas
 
 
+def marks_of(clip: Clip, frame: int) -> tuple[Mark, ...]:
+    """The things of a frame and what their plates show."""
+    found: list[Mark] = []
+    for actor in clip.actors:
+        left, top = actor.place(frame, clip.frames - 1)
+        found.append(Mark(actor.name, Box(left, top, left + actor.width, top + actor.width), legible=True))
+        sign = actor.sign(clip.beat(frame))
+        if sign is not None:
+            across, down = actor.plate
+            x, y = left + across + PLATE / 2, top + down + PLATE / 2
+            found.append(point(sign.value, x, y, sign.legible))
+    return tuple(found)
+
+
 def _draw_actor(canvas: Canvas, actor: Actor, beat: int, frame: int, last: int) -> None:
-    left, top = (a + (b - a) * frame // last for a, b in zip(actor.begin, actor.end, strict=True))
+    left, top = actor.place(frame, last)
     body = canvas[top : top + actor.width, left : left + actor.width]
     body[silhouette(actor.shape, actor.width)] = COLOURS[actor.colour]
-    sign = next((sign for sign in actor.signs if sign.start <= beat < sign.stop), None)
+    sign = actor.sign(beat)
     if sign is None and actor.bare:
         return
-    room = actor.width - PLATE
-    x, y = room // 2, room - (room - PLATE) // 3 if actor.shape == "triangle" else room // 2
+    x, y = actor.plate
     body[y : y + PLATE, x : x + PLATE] = _plate(sign, left + x, top + y)

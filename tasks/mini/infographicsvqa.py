@@ -15,7 +15,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from ...harness.types import Json
+from ...harness.task import Asked, Illustration, Thing
+from ...harness.types import Evidence, Json
 from .posters import Entry, Layout, Poster, Print, compose, picture
 from .store import ensure
 from .tables import Column, png, write_table
@@ -99,6 +100,24 @@ def items(split: str, editions: int = 1) -> list[Item]:
             asked = list(islice(numbers, EACH)), list(islice(words, EACH))
             made.append(Item(f"{len(made):05}.png", *_poster(rng, layout, *asked)))
     return made
+
+
+def illustrations(seed: int) -> list[Callable[[], Illustration]]:
+    """Posters and questions of no split, an edition of them for each seed."""
+    return [partial(illustrate, item) for item in items(f"practice {seed}")]
+
+
+def illustrate(item: Item) -> Illustration:
+    """What an item shows and asks."""
+    prints = [(entry.label.text.lower(), "label", entry.label) for entry in item.poster.entries]
+    prints += [(entry.label.text.lower(), "value", entry.value) for entry in item.poster.entries]
+    things = tuple(Thing(name, shown.box, kind, shown.text.lower(), shown.large) for name, kind, shown in prints)
+    asked = tuple(
+        Asked(query.question, (), query.answers[0], (), Evidence(1, query.shown.box), query.shown.large)
+        for query in item.queries
+    )
+    marks = tuple(mark for _, _, shown in prints for mark in shown.marks())
+    return Illustration((picture(item.poster),), (marks,), things, asked)
 
 
 def _deck(rng: random.Random, values: Sequence[str], count: int) -> Iterator[tuple[str, bool]]:

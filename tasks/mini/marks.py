@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from ...harness.task import Mark
+from ...harness.types import Box
 from .glyphs import strokes
 from .hiding import Array, conceal
 from .patterns import bold, discs, halftone, pen, snapped, specks
@@ -34,6 +36,11 @@ VALUES: dict[Kind, tuple[str, ...]] = {
 LEGIBLE: dict[Kind, tuple[int, ...]] = {"dot": (30, 34, 38, 42), "count": (26, 28, 30), "digit": (7, 8)}
 HIDDEN: dict[Kind, tuple[int, ...]] = {"dot": (22, 26, 30), "count": (18, 20, 22, 24), "digit": (5, 6)}
 CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
+
+
+def point(label: str, x: float, y: float, legible: bool) -> Mark:
+    """A mark at a place of a picture."""
+    return Mark(label, Box(x, y, x, y), legible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,13 @@ class Detail:
     def pattern(self, left: int, top: int) -> Array:
         """How much ink each pixel of the plate gets, from -1 to 1, where the plate lies at this place."""
         return self._plain() if self.legible else conceal(self._fine(left, top), left, top)
+
+    def marks(self, left: int, top: int) -> list[Mark]:
+        """What is to be seen on the plate, where it lies at this place."""
+        x, y = left + PLATE / 2, top + PLATE / 2
+        if self.kind == "count":
+            return [point("dot", x + across, y + down, self.legible) for across, down in self._places()]
+        return [point(self.value, x, y, self.legible)]
 
     def _places(self) -> list[tuple[float, float]]:
         half = self.size / 2

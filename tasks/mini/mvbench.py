@@ -13,12 +13,16 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ...harness.types import Json, Size
+from PIL import Image
+
+from ...harness.task import Asked, Illustration, Thing
+from ...harness.types import Evidence, Json, Size
 from ...harness.video import uniform
-from .clips import BEATS, SIDE, SIGNS, SIZES, Clip, Kind, Sign, draw
+from .clips import BEATS, SIDE, SIGNS, SIZES, Clip, Kind, Sign, draw, marks_of
 from .films import write_film
 from .moves import Motion, Part, clip
 from .store import ensure, write_json
@@ -154,6 +158,29 @@ def items(split: str, editions: int = 1) -> list[Item]:
                 numbers[folder] += 1
                 made.append(Item(subtask, name, draft.clip, draft.question, plan.candidates, plan.answer, draft.asked))
     return made
+
+
+def illustrations(seed: int) -> list[Callable[[], Illustration]]:
+    """Clips and questions of no split, an edition of them for each seed."""
+    return [partial(illustrate, item) for item in items(f"practice {seed}")]
+
+
+def illustrate(item: Item) -> Illustration:
+    """What an item shows and asks."""
+    drawn = list(draw(item.clip))
+    numbers = uniform(0, item.clip.frames - 1, SHOWN)
+    frames = tuple(Image.fromarray(drawn[number]) for number in numbers)
+    marks = tuple(marks_of(item.clip, number) for number in numbers)
+    things = tuple(
+        Thing(actor.name, actor.path, sign.kind, sign.value, sign.legible)
+        for actor in item.clip.actors
+        for sign in actor.signs
+    )
+    legible = all(sign.legible for sign in item.asked)
+    evidence = Evidence(1, None, tuple(item.evidence))
+    names = (item.clip.actors[0].name,)
+    asked = Asked(item.question, item.candidates, item.answer, names, evidence, legible)
+    return Illustration(frames, marks, things, (asked,))
 
 
 def _blocks(rng: random.Random, subtask: Subtask) -> Iterator[Plan]:

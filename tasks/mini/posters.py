@@ -16,10 +16,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ...harness.task import Mark
 from ...harness.types import Box
 from .glyphs import strokes
 from .hiding import Array, Lens, conceal
-from .marks import INKS
+from .marks import INKS, point
 from .patterns import bold, paint, pen
 from .scene import COLOURS, SHAPES, Canvas, Shade, Shape, silhouette
 
@@ -56,6 +57,14 @@ class Print:
     @property
     def box(self) -> Box:
         return Box(self.left, self.top, self.left + self.width, self.top + self.height)
+
+    def marks(self) -> list[Mark]:
+        """Its glyphs."""
+        first = self.left + self.width / 2 - (6 * len(self.text) - 1) / 2 * self.cell
+        y = self.top + self.height / 2
+        return [
+            point(glyph, first + (6 * place + 2.5) * self.cell, y, self.large) for place, glyph in enumerate(self.text)
+        ]
 
     def pattern(self) -> Array:
         """How much ink each pixel of the plate gets, from -1 to 1."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...harness.task import Mark
 from ...harness.types import Box
 from .hiding import SIDE, Array
 from .patterns import paint
@@ -51,6 +52,8 @@ class Showing(Protocol):
     def ink(self) -> tuple[int, int, int]: ...
 
     def pattern(self, left: int, top: int) -> Array: ...
+
+    def marks(self, left: int, top: int) -> list[Mark]: ...
 
 
 D = TypeVar("D", bound=Showing)
@@ -162,6 +165,12 @@ def draw(scene: Scene[D]) -> Canvas:
         plate = _region(canvas, *thing.plate, thing.detail.side)
         paint(plate, thing.detail.pattern(*thing.plate), thing.detail.ink())
     return canvas
+
+
+def marks_of(scene: Scene[D]) -> tuple[Mark, ...]:
+    """The things of a scene and what their plates show."""
+    things = [Mark(thing.name, thing.box, legible=True) for thing in scene.things]
+    return (*things, *(mark for thing in scene.things for mark in thing.detail.marks(*thing.plate)))
 
 
 def picture(scene: Scene[D]) -> Image.Image:

@@ -12,16 +12,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
-from ...harness.types import Json
+from ...harness import task
+from ...harness.task import Asked, Illustration, Mark
+from ...harness.types import Evidence, Json
 from .compose import Name, named, scene
 from .hiding import Array, conceal
-from .marks import INKS
+from .marks import INKS, point
 from .patterns import discs, snapped, specks
-from .scene import SHAPES, Scene, Shape, Thing, picture
+from .scene import SHAPES, Scene, Shape, Thing, marks_of, picture
 from .store import ensure
 from .tables import Column, png, write_table
 
@@ -69,10 +72,18 @@ class Tally:
         """White."""
         return INKS["white"]
 
+    def marks(self, left: int, top: int) -> list[Mark]:
+        """The dots, where the plate lies at this place."""
+        middle = PLATE / 2
+        return [point("dot", left + middle + x, top + middle + y, self.legible) for x, y in self._places()]
+
+    def _places(self) -> list[tuple[int, int]]:
+        chosen = [PLACES[place] for place in self.order[: int(self.value)]]
+        return [(x * self.apart, y * self.apart) for x, y in chosen]
+
     def pattern(self, left: int, top: int) -> Array:
         """How much ink each pixel of the plate gets, from -1 to 1, where the plate lies at this place."""
-        chosen = [PLACES[place] for place in self.order[: int(self.value)]]
-        places = [(x * self.apart, y * self.apart) for x, y in chosen]
+        places = self._places()
         if self.legible:
             return discs((PLATE, PLATE), places, self.apart * 0.6)
         return conceal(specks((PLATE, PLATE), snapped(places, left, top, PLATE), 2.5), left, top)
@@ -118,6 +129,26 @@ def items(split: str, editions: int = 1) -> list[Item]:
         for scene_, asked in _scenes(rng):
             made.append(Item(f"{len(made):06}.png", scene_, tuple(_queries(rng, scene_, asked=asked))))
     return made
+
+
+def illustrations(seed: int) -> list[Callable[[], Illustration]]:
+    """Pictures and complex questions of no split, an edition of them for each seed."""
+    asked = (item for item in items(f"practice {seed}") if any(query.thing for query in item.queries))
+    return [partial(illustrate, item) for item in asked]
+
+
+def illustrate(item: Item) -> Illustration:
+    """What an item shows and asks."""
+    things = tuple(
+        task.Thing(thing.name, thing.box, "count", thing.detail.value, thing.detail.legible)
+        for thing in item.scene.things
+    )
+    asked = tuple(
+        Asked(query.question, (), str(query.answer), (thing.name,), Evidence(1, thing.box), thing.detail.legible)
+        for query in item.queries
+        if (thing := query.thing) is not None
+    )
+    return Illustration((picture(item.scene),), (marks_of(item.scene),), things, asked)
 
 
 def _scenes(rng: random.Random) -> Iterator[tuple[Scene[Tally], bool]]:

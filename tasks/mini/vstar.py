@@ -12,14 +12,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice, product
 from pathlib import Path
 
-from ...harness.types import Box, Json
+from ...harness import task
+from ...harness.task import Asked, Illustration
+from ...harness.types import Box, Evidence, Json
 from ..options import shuffled
 from .compose import any_detail, detail, named, scene
 from .marks import VALUES, Detail, Kind
-from .scene import Scene, Thing, picture
+from .scene import Scene, Thing, marks_of, picture
 from .store import ensure, write_json
 
 VERSION = 1
@@ -94,6 +97,24 @@ def items(split: str, editions: int = 1) -> list[Item]:
         made += _direct(rng, numbers)
         made += _relative(rng, numbers)
     return made
+
+
+def illustrations(seed: int) -> list[Callable[[], Illustration]]:
+    """Pictures and questions of no split, an edition of them for each seed."""
+    return [partial(illustrate, item) for item in items(f"practice {seed}")]
+
+
+def illustrate(item: Item) -> Illustration:
+    """What an item shows and asks."""
+    things = tuple(
+        task.Thing(thing.name, thing.box, thing.detail.kind, thing.detail.value, thing.detail.legible)
+        for thing in item.scene.things
+    )
+    names = tuple(thing.name for thing in item.targets)
+    legible = item.asked > 1 or item.targets[0].detail.legible
+    evidence = Evidence(1, item.targets[0].box)
+    asked = Asked(item.question, item.options, item.options[0], names, evidence, legible)
+    return Illustration((picture(item.scene),), (marks_of(item.scene),), things, (asked,))
 
 
 def _names(category: str, places: Iterable[int], options: int, numbers: Iterator[int]) -> Iterator[str]:
