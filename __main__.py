@@ -18,8 +18,10 @@ COMMANDS = {
     "resume": ("harness.commands:resume_command", "Go on with an interrupted run."),
     "score": ("harness.commands:score_command", "Read the answers of a run again, without a model."),
     "show": ("harness.commands:show_command", "Show one trajectory in the terminal."),
-    "list": ("harness.commands:list_command", "List tasks, engines, protocols, operations, profiles, models."),
+    "list": ("harness.commands:list_command", "List tasks, engines, protocols, operations, profiles, models, sources."),
     "data": ("tasks.commands:data_group", "Fetch, check or make datasets."),
+    "train": ("training.train_commands:train_group", "Train checkpoints."),
+    "synth": ("training.synth_commands:synth_command", "Make trajectories to learn from."),
     "doctor": ("models.doctor:doctor_command", "Check what this machine can run."),
 }
 EXIT_CODES = """

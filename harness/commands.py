@@ -259,7 +259,9 @@ def _operation(operation: Mapping[str, Json]) -> str:
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["tasks", "engines", "protocols", "operations", "profiles", "models"]))
+@click.argument(
+    "kind", type=click.Choice(["tasks", "engines", "protocols", "operations", "profiles", "models", "sources"])
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
 def list_command(kind: str, as_json: bool) -> None:
     """List what is registered, with one line on each; a plugin that does not import is named."""

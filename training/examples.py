@@ -1,0 +1,191 @@
+"""From a trajectory to what a training step needs of it: ids, loss weights, positions and images.
+
+The loss covers an id exactly where the ledger says so: ``trained`` turns, their end token included, and nothing
+else. Weights say how much each of these ids counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..harness.errors import DataError, UsageError
+from ..harness.ledger import Conversation
+from ..harness.settings import Setting
+from .trainable import Trainable, View
+from .trajectories import Lesson, perform
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+Weighing = Literal["tokens", "samples", "turns"]
+WEIGHINGS: tuple[str, ...] = get_args(Weighing)
+Mask = Literal["flags", "last-two"]
+MASKS: tuple[str, ...] = get_args(Mask)
+# How many trajectories are performed at once; each holds its decoded media.
+AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A trajectory, encoded.
+
+    Attributes:
+        ids: L token ids, visual tokens expanded.
+        weights: L loss weights, that of an id as a target; 0 where it is not trained.
+        positions: 3 x L of M-RoPE, or None where the model counts positions itself.
+        images: what the model sees, in order; empty where ``inputs`` holds what was made of them.
+        inputs: the model's other inputs, where they cannot be made again from the images alone.
+    """
+
+    name: str
+    ids: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    positions: torch.Tensor | None
+    images: tuple[Image.Image, ...] = ()
+    inputs: Mapping[str, torch.Tensor] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes held, about."""
+        held = sum(image.width * image.height * 3 for image in self.images)
+        held += sum(value.numel() * value.element_size() for value in (self.inputs or {}).values())
+        return held + 40 * len(self.ids)
+
+
+def weigh(trained: Sequence[bool], turns: Sequence[tuple[int, int]], how: Weighing) -> NDArray[np.float32]:
+    """The loss weight of each id.
+
+    ``tokens``: every trained id counts alike, so that a batch's loss is its mean over tokens. ``samples``: every
+    trajectory counts alike. ``turns``: every trajectory, and within it every trained turn, counts alike, so that
+    a short answer is not drowned by a long call.
+    """
+    weights = np.asarray(trained, dtype=np.float32)
+    if how == "tokens" or not weights.any():
+        return weights
+    if how == "samples":
+        return np.asarray(weights / weights.sum())
+    kept = [(start, end) for start, end in turns if weights[start:end].any()]
+    for start, end in kept:
+        weights[start:end] /= weights[start:end].sum() * len(kept)
+    return weights
+
+
+def last_two(conversation: Conversation) -> None:
+    """Mark turns as the release's trainer does: the last two of the assistant are trained, whatever they are."""
+    spoken = [number for number, segment in enumerate(conversation.segments) if segment.role == "assistant"]
+    for number in spoken:
+        segment = conversation.segments[number]
+        conversation.segments[number] = replace(segment, trained=number in spoken[-2:])
+
+
+def encode(name: str, conversation: Conversation, engine: Trainable, how: Weighing, longest: int) -> Example:
+    """A conversation as an example.
+
+    Raises:
+        DataError: it has nothing to train, is longer than ``longest``, or cannot be masked turn by turn.
+    """
+    view: View = engine.encode(conversation)
+    if not view.exact:
+        raise DataError(f"{name}: the checkpoint's chat template rewrites earlier turns, so none can be masked")
+    if len(view.ids) > longest:
+        raise DataError(f"{name}: {len(view.ids)} tokens, at most {longest} are allowed; lower its pixel budgets")
+    if not any(view.trained):
+        raise DataError(f"{name}: no turn of it is marked as trained")
+    ids, weights = np.asarray(view.ids, dtype=np.int64), weigh(view.trained, view.turns, how)
+    again = engine.processor.factor > 1 and set(view.inputs) <= {"pixel_values", "image_grid_thw"}
+    if again:
+        return Example(name, ids, weights, view.positions, tuple(conversation.images()))
+    return Example(name, ids, weights, view.positions, inputs=view.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Performer:
+    """Makes examples of lessons for one engine.
+
+    Attributes:
+        longest: most tokens of an example.
+    """
+
+    engine: Trainable
+    setting: Setting
+    how: Weighing = "tokens"
+    mask: Mask = "flags"
+    longest: int = 1 << 30
+
+    def examples(self, lessons: Sequence[Lesson]) -> list[Example]:
+        """The lessons as examples, in order. Raises DataError."""
+        return [
+            example for start in range(0, len(lessons), AT_ONCE) for example in self._some(lessons[start:][:AT_ONCE])
+        ]
+
+    def _some(self, lessons: Sequence[Lesson]) -> list[Example]:
+        async def together() -> list[Example]:
+            return list(await asyncio.gather(*map(self._one, lessons)))
+
+        return asyncio.run(together())
+
+    async def _one(self, lesson: Lesson) -> Example:
+        conversation = (await perform(lesson.sample, lesson.script, self.setting, self.engine.fit)).conversation
+        if self.mask == "last-two":
+            last_two(conversation)
+        return encode(lesson.name, conversation, self.engine, self.how, self.longest)
+
+
+Maker = Callable[[], Example]
+
+
+class Cache:
+    """Examples by number, made when they are first asked for and kept while there is room.
+
+    Attributes:
+        made: how many examples were made, those made again included.
+    """
+
+    def __init__(self, make: Callable[[Sequence[int]], Sequence[Example]], room: int) -> None:
+        self.made = 0
+        self._make = make
+        self._room = room
+        self._held: OrderedDict[int, Example] = OrderedDict()
+        self._size = 0
+
+    def get(self, numbers: Sequence[int]) -> list[Example]:
+        """The examples of these numbers, in order."""
+        missing = [number for number in dict.fromkeys(numbers) if number not in self._held]
+        fresh = dict(zip(missing, self._make(missing), strict=True)) if missing else {}
+        self.made += len(missing)
+        found = [fresh[number] if number in fresh else self._held[number] for number in numbers]
+        for number in numbers:
+            if number in self._held:
+                self._held.move_to_end(number)
+        for number, example in fresh.items():
+            self._held[number] = example
+            self._size += example.size
+        while self._size > self._room and self._held:
+            _, dropped = self._held.popitem(last=False)
+            self._size -= dropped.size
+        return found
+
+
+def lesson_cache(lessons: Sequence[Lesson], performer: Performer, room: int) -> Cache:
+    """A cache over lessons; ``room`` in bytes."""
+    return Cache(partial(_of, lessons, performer), room)
+
+
+def _of(lessons: Sequence[Lesson], performer: Performer, numbers: Sequence[int]) -> list[Example]:
+    return performer.examples([lessons[number] for number in numbers])
+
+
+def check_choice(value: str, known: Sequence[str], where: str) -> str:
+    """The value, if it is one of those known. Raises UsageError."""
+    if value not in known:
+        raise UsageError(f"{where} must be one of {', '.join(known)}, not {value!r}")
+    return value
