@@ -11,7 +11,9 @@ LMMS_NEEDS  = accelerate datasets evaluate httpx hypothesis jinja2 jsonlines log
 
 VENV_TV ?= .venv-tv
 
-.PHONY: setup demo test test-lmms test-tv check format clean
+VENV_TRL ?= .venv-trl
+
+.PHONY: setup demo test test-lmms test-trl test-tv bench-sft check format clean
 
 setup: $(VENV)/.ready
 
@@ -49,6 +51,19 @@ $(VENV_TV)/.ready: pyproject.toml constraints-tv.txt
 		-e ".[hf,video]" hypothesis pytest torchvision
 	touch $@
 
+# Our SFT trainer against TRL's: the same losses, and the time of a step.
+test-trl: $(VENV_TRL)/.ready
+	$(VENV_TRL)/bin/python -m pytest -q -p no:cacheprovider tests/trl
+
+bench-sft: $(VENV_TRL)/.ready
+	OMP_NUM_THREADS=1 $(VENV_TRL)/bin/python tests/benchmarks/bench_sft.py
+
+$(VENV_TRL)/.ready: pyproject.toml constraints-trl.txt
+	$(PYTHON) -m venv $(VENV_TRL)
+	$(VENV_TRL)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-trl.txt \
+		-e ".[train]" hypothesis pytest trl
+	touch $@
+
 check: setup .typing/prh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +78,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_LMMS) $(VENV_TV) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs
+	rm -rf $(VENV) $(VENV_LMMS) $(VENV_TRL) $(VENV_TV) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs

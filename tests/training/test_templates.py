@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prh.harness.errors import OperationError, UsageError
 from prh.harness.protocols import PixelReasoner, PixelReasonerReleased
-from prh.harness.types import Box, Size
+from prh.harness.types import Box, Evidence, Size
 from prh.tests.training.making import film, image_seed, made, scene, setting, video_seed
 from prh.training import synthesis
 from prh.training.gates import Refused
@@ -31,7 +32,7 @@ from prh.training.geometry import (
 )
 from prh.training.recipe import SourcePart
 from prh.training.teachers.base import voice_of
-from prh.training.templates import IMAGE_MIX, KINDS, VIDEO_MIX, Analyses, call, draw, write
+from prh.training.templates import IMAGE_MIX, KINDS, VIDEO_MIX, Analyses, Plan, call, draw, write
 from prh.training.wording import FORMS, GENERIC, form_of, phrases
 
 GRIDS = (0.1, 0.05, 0.025, 0.01, 0.2)
@@ -299,7 +300,7 @@ def test_each_question_of_the_miniatures_has_a_form():
 
 
 def test_every_sentence_is_made_of_the_listed_phrases():
-    values = {"target": "\0", "value": "\0", "other": "\0", "place": "\0"}
+    values = dict.fromkeys(("target", "value", "other", "place", "box", "other_box"), "\0")
     for form in (*FORMS, GENERIC):
         for name in form.words.sentences():
             text = form.words.say(name, values)
@@ -319,6 +320,24 @@ def test_an_option_that_is_a_sentence_is_said_as_one():
     seed = image_seed(question=question, choices=(text.replace("left", "right"), text), gold=("B",))
     assert voice_of(seed).say("finding") == text
     assert voice_of(seed).say("zoom").endswith("at the red square and the blue circle.")
+
+
+def test_where_things_are_is_said_in_an_answer_at_once_and_only_there():
+    question = "Is the red square on the left or right side of the blue circle?"
+    text = "The red square is on the left side of the blue circle."
+    boxes = (Evidence(1, Box(64, 64, 128, 128)), Evidence(1, Box(150, 30, 190, 90)))
+    seed = image_seed(question=question, choices=(text.replace("left", "right"), text), gold=("B",))
+    seed = replace(seed, sample=replace(seed.sample, evidence=boxes))
+    shown = scene(seed)
+    voice = voice_of(seed, shown.places())
+    assert shown.places().keys() == {"box", "other_box"}
+    at_once = write(Plan("text-only"), Analyses("", text), voice, seed.sample, shown.protocol)
+    assert at_once[0].text.startswith(f"The red square is at {shown.places()['box']}. The blue circle is at [")
+    plan = draw("single-pass", shown, random.Random(0))
+    assert not any(
+        " is at " in said.text for said in write(plan, Analyses("", text), voice, seed.sample, shown.protocol)
+    )
+    assert voice_of(seed).places() == ""
 
 
 @settings(max_examples=30)

@@ -1,0 +1,86 @@
+"""What stands beside the weights of a checkpoint: a manifest of how it was made, and a model card to go on from."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from ..harness.types import Json
+
+if TYPE_CHECKING:
+    from .loop import Training
+
+SCHEMA = 1
+PACKAGES = ("prh", "torch", "transformers", "accelerate", "peft", "pillow")
+CARD = """\
+---
+library_name: transformers
+pipeline_tag: image-text-to-text
+base_model: {base}
+---
+# {name}
+
+Trained by `prh train sft` from `{base}` on {count} trajectories, {step} of {steps} steps of {batch}.
+
+It speaks protocol `{protocol}`; `prh.json` holds its pixel budgets and limits, so that this is all it takes:
+
+    prh eval --model FOLDER --task TASK
+
+`training.json` holds the configuration, the digests of base and data, and the versions.
+
+## Data
+
+| source | teacher | trajectories |
+|---|---|---|
+{data}
+
+## Results
+
+No figures yet: run `prh eval` on it and put them here, with the command.
+"""
+
+
+def manifest(training: Training) -> dict[str, Json]:
+    """How a checkpoint was made."""
+    return {
+        "schema": SCHEMA,
+        "kind": "sft",
+        "base": training.base,
+        "identity": dict(training.identity),
+        "trajectories": len(training.lessons),
+        "steps": training.steps,
+        "epoch_steps": training.epoch,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, Json]:
+    """Versions of the packages that decide what is computed."""
+    found: dict[str, Json] = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def card(training: Training, step: int) -> str:
+    """A draft of a model card: what is known of the making, and nothing that was not measured."""
+    held: Counter[tuple[str, str]] = Counter()
+    for lesson in training.lessons:
+        provenance = lesson.provenance
+        held[str(provenance.get("source", "unknown")), str(provenance.get("teacher", "unknown"))] += 1
+    rows = "\n".join(f"| {source} | {teacher} | {count} |" for (source, teacher), count in sorted(held.items()))
+    return CARD.format(
+        base=training.base,
+        name=training.out.name,
+        count=len(training.lessons),
+        step=step,
+        steps=training.steps,
+        batch=training.config.train.batch,
+        protocol=training.setting.protocol.name,
+        data=rows,
+    )

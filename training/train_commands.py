@@ -1,0 +1,133 @@
+"""The commands that train: ``prh train sft``, and its recipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+from tqdm import tqdm
+
+from ..harness.errors import Prerequisite, UsageError
+from ..harness.terminal import safe
+from ..harness.types import Json
+from .config import SftConfig, build, override, read_recipe, recipe_files
+from .watcher import Watcher
+
+if TYPE_CHECKING:
+    from .loop import Training
+
+LINE_SECONDS = 10.0
+PARTS = ("base", "warm", "sft")
+
+
+@click.group("train")
+def train_group() -> None:
+    """Train checkpoints."""
+
+
+@train_group.command("sft")
+@click.argument("config")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; a training there goes on.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Over the configuration, as train.epochs=2.")
+@click.option("--eval", "tasks", help="Evaluate checkpoints on this task, or several by comma.")
+@click.option("--eval-every", type=click.IntRange(1), help="Steps between evaluations. [default: at each checkpoint]")
+def sft_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | None, eval_every: int | None) -> None:
+    """Learn trajectories: CONFIG is a TOML file, or a recipe of this package by name."""
+    values, root = read_recipe(config)
+    more = [f"eval.tasks={[name for name in tasks.split(',') if name]}"] if tasks else []
+    more += [f"eval.every={eval_every}"] if eval_every else []
+    read = build(SftConfig, override(values, [*sets, *more]))
+    try:
+        from . import sft
+    except ImportError as error:
+        raise Prerequisite(f"training needs {error.name}, which is not installed: pip install 'prh[train]'") from None
+    sft.train(read, out, root, Screen)
+
+
+@train_group.command("tiny")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; what is done there stays done.")
+@click.option("--recipe", default="tiny", show_default=True, help="TOML file, or a recipe of this package by name.")
+@click.option("--until", type=click.Choice(PARTS), default=PARTS[-1], show_default=True, help="Where to stop.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Over the recipe, as practice.seed=1.")
+def tiny_command(out: Path, recipe: str, until: str, sets: tuple[str, ...]) -> None:
+    """Make the embedded checkpoints from nothing: sight, practice, trajectories, warm start, training."""
+    values, _ = read_recipe(recipe)
+    # oneDNN keeps what it compiled for every shape of a batch; of thousands of shapes that is gigabytes.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        from . import tiny
+    except ImportError as error:
+        raise Prerequisite(f"training needs {error.name}, which is not installed: pip install 'prh[train]'") from None
+    made = tiny.make(build(tiny.TinyConfig, override(values, sets)), out, until, click.echo, Screen)
+    click.echo(f"wrote {made}")
+    click.echo(f"next  prh eval --model {made} --task vstar-mini")
+
+
+@train_group.command("recipe")
+@click.argument("name", required=False)
+def recipe_command(name: str | None) -> None:
+    """Print a recipe of this package, or a launcher's configuration, to start from; without NAME, list them."""
+    found = {entry.name: entry for entry in recipe_files()}
+    if name is None:
+        click.echo("\n".join(found))
+        return
+    entry = found.get(name) or found.get(f"{name}.toml")
+    if entry is None:
+        raise UsageError(f"there is no recipe {name!r}; use one of {', '.join(found)}")
+    click.echo(entry.read_text(encoding="utf-8"), nl=False)
+
+
+class Screen(Watcher):
+    """A progress bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm[None] | None = None
+        self.told = 0.0
+        self.total = 0
+
+    def opened(self, training: Training, first: int) -> None:
+        click.echo(f"train  {training.base}  {len(training.lessons)} trajectories")
+        click.echo(f"steps  {training.steps} of {training.config.train.batch}, {training.epoch} an epoch")
+        if first:
+            click.echo(f"going on after step {first}")
+        self.total = training.steps
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=training.steps, initial=first, unit="step")
+
+    def stepped(self, row: Mapping[str, Json]) -> None:
+        text = f"loss {row['loss']:.4f}  norm {_shown(row['norm'])}  rate {row['rate']:.3f}"
+        if self.bar is not None:
+            self.bar.set_postfix_str(text)
+            self.bar.update()
+        elif time.monotonic() - self.told > LINE_SECONDS or row["step"] == self.total:
+            self.told = time.monotonic()
+            click.echo(f"step {row['step']}/{self.total}  {text}")
+
+    def saved(self, path: Path) -> None:
+        self._say(f"saved {path}")
+
+    def evaluated(self, row: Mapping[str, Json]) -> None:
+        values = "  ".join(f"{name} {_shown(value)}" for name, value in row.items() if name != "step")
+        self._say(f"step {row['step']}  {values}")
+
+    def ended(self, final: Path) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        click.echo(f"wrote {final}")
+        click.echo(f"next  prh eval --model {final} --task vstar-mini")
+
+    def _say(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.write(safe(text))
+        else:
+            click.echo(safe(text))
+
+
+def _shown(value: Json) -> str:
+    return "-" if value is None else f"{cast(float, value):.3f}"
