@@ -1,9 +1,13 @@
-"""The embedded checkpoint ``tiny``: real Qwen2.5-VL classes and files at 1.5 M parameters, synthetic and untrained.
+"""The embedded checkpoints: real Qwen2.5-VL classes and files at 1.6 M parameters, synthetic.
 
-Its sizes are those at which a model this small can learn to point and to read: a rotary base of 20 so that
-places are visible to small heads, wide initial weights, full attention in the vision tower, and a vocabulary
-in which the fixed texts of the built-in protocols are single added tokens, so that the text stays exactly the
-protocol's while a prompt costs some thirty tokens besides its image.
+``tiny-init`` is built here, its weights random; the others come with the package, trained from it by
+``prh train tiny``; ``tiny`` is the best there is.
+
+Their sizes are those at which a model this small can learn to point and to read. Initial weights are wide, and
+the vision tower's attention is full. A place is known only through rotary angles: height and width are dealt
+bands in turn, from fast ones, which tell places apart, to slow ones, along which a name finds what it names
+wherever it is. And the vocabulary holds the fixed texts of the built-in protocols as single tokens, so that the
+text stays exactly the protocol's while a prompt costs some thirty tokens besides its image.
 """
 
 from __future__ import annotations
@@ -12,17 +16,15 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..harness.digests import cache_dir, file_digest, json_digest
-from ..harness.errors import DataError, ModelError, OperationError
-from ..harness.ledger import Conversation, MediaItem
-from ..harness.operations import CropImage, Outcome, SelectFrames
-from ..harness.protocol import Protocol
-from ..harness.protocols import CROP, SELECT, Direct, PixelReasoner
-from ..harness.types import Box, Call, Json, Sample, Size
+from ..harness.errors import DataError, ModelError
+from ..harness.types import Json
 from .processor import load_libraries, quiet
+from .vocabulary import plain_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 SEED = 20
 # Beside the checkpoint in the cache: what was built, so that a folder which lost a file is not trusted.
 FILES = "files.json"
+SHIPPED = Path(__file__).parent / "shipped"
+# Which of the trained checkpoints `tiny` means: the first that is there.
+BEST = ("tiny-sft", "tiny-warm", "tiny-base")
 SPREAD = 0.08
 CONTEXT = 4096
 CELL = 28
@@ -54,7 +59,7 @@ TEXT: dict[str, Json] = {
     "max_window_layers": 4,
     "rms_norm_eps": 1e-6,
     "initializer_range": SPREAD,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 20.0, "mrope_section": [4, 6, 6]},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 200.0, "mrope_section": [0, *[1] * 16, 0]},
 }
 VISION: dict[str, Json] = {
     "depth": 3,
@@ -95,13 +100,6 @@ SETTINGS: dict[str, Json] = {
     },
     "limits": {"new_tokens": 64, "tokens": 2048},
 }
-WORDS = (
-    "What Which Where How Is Are Look The a an the of in on at to is are has and or not many much see this that there "
-    "image picture frame video object shape color colour number digit word letter sign dot dots line box crop zoom "
-    "red green blue yellow purple orange black white grey gray pink cyan brown dark light "
-    "square circle triangle diamond star cross ring bar small large left right top bottom middle center above below "
-    "between next near inside first last one two three four five six seven eight nine ten yes no answer"
-)
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if loop.first and message.role != 'system' -%}
@@ -142,45 +140,6 @@ code path that meets a real checkpoint of this family can run on a processor in 
 It is not derived from any released weights. Its vocabulary holds bytes, a few words, and the fixed texts of the
 built-in protocols; `prh.json` holds the pixel budgets and limits at which it is meant to run.
 """
-_MARK = "\0"
-_NUMBER = 70707
-
-
-def fixed_texts() -> list[str]:
-    """The texts that the built-in protocols say or ask for again and again, without what varies in them."""
-    operations = (CropImage(), SelectFrames())
-    crop, both, direct = PixelReasoner(operations[:1]), PixelReasoner(operations), Direct()
-    pieces = [protocol.system_prompt() for protocol in (crop, both, direct)]
-    choices = (_MARK,) * 6
-    for protocol in (both, direct):
-        pieces += protocol.question(Sample("", _MARK, (), (), "option", choices)).split(_MARK)
-        pieces += protocol.question(Sample("", _MARK, (), (), "text")).split(_MARK)
-    boxes = [f"{tenth / 10:.1f}" for tenth in range(11)]
-    called = {CROP.name: {"bbox_2d": [_MARK], "target_image": _MARK}, SELECT.name: {"target_frames": [_MARK]}}
-    for name, arguments in called.items():
-        call = json.dumps({"name": name, "arguments": arguments}).replace(json.dumps(_MARK), _MARK)
-        pieces += f"<tool_call>\n{call}\n</tool_call>".split(_MARK)
-    pieces += _observations(both)
-    return list(dict.fromkeys(piece for piece in [*pieces, *boxes, ", ", "\\boxed{"] if len(piece) > 1))
-
-
-def _observations(protocol: Protocol) -> list[str]:
-    item = MediaItem(_NUMBER, "crop", "", "", Size(1, 1), Size(1, 1), 0, 1, Box(0, 0, 1, 1))
-    size = Size(_NUMBER, _NUMBER)
-    pieces: list[str] = []
-    for noun, items in (("cropped image", [item]), ("selected frames", [item, item])):
-        for part in protocol.render_observation(Outcome((), 1, noun=noun), items, [size] * len(items), []):
-            pieces += getattr(part, "text", "").split(str(_NUMBER))
-    unused = Conversation("", "", lambda size, _: size, protocol.budget)
-    for part in protocol.render_error(OperationError("parse", _MARK), Call("", None), unused):
-        pieces += getattr(part, "text", "").split(_MARK)
-    return pieces
-
-
-def plain_tokens() -> list[str]:
-    """The added tokens that are ordinary text: tool tags, fixed texts, and words with the space before them."""
-    words = [word if word[0].isupper() else f" {word}" for word in WORDS.split()]
-    return list(dict.fromkeys(["<tool_call>", "</tool_call>", *fixed_texts(), *words]))
 
 
 def build_tokenizer() -> PreTrainedTokenizerBase:
@@ -308,4 +267,15 @@ def whole(folder: Path) -> bool:
         return False
 
 
-EMBEDDED: Mapping[str, Callable[[], Path]] = {"tiny": tiny_folder}
+def shipped() -> dict[str, Path]:
+    """The trained checkpoints that come with this package, by name."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("tiny-*/config.json"))}
+
+
+def _embedded() -> dict[str, Callable[[], Path]]:
+    trained: dict[str, Callable[[], Path]] = {name: partial(Path, path) for name, path in shipped().items()}
+    best = next((trained[name] for name in BEST if name in trained), tiny_folder)
+    return {"tiny": best, **trained, "tiny-init": tiny_folder}
+
+
+EMBEDDED: Mapping[str, Callable[[], Path]] = _embedded()

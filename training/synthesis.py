@@ -134,7 +134,7 @@ async def estimate(bench: Bench, seeds: Iterable[Seed], looked_at: int = 4) -> C
         except (Refused, DataError):
             continue
         if job := _assigned(bench, seed, 0, scene):
-            found.append(await bench.teacher.cost(Case(scene, job.plan, voice_of(seed), 0)))
+            found.append(await bench.teacher.cost(Case(scene, job.plan, voice_of(seed, scene.places()), 0)))
     return reduce(Cost.plus, found, Cost()).times(1 / len(found)) if found else Cost()
 
 
@@ -268,7 +268,7 @@ async def _kept(bench: Bench, job: Job, scene: Scene) -> Record:
     """One trajectory written, performed, passed through the gates and appended. Raises Refused."""
     shop = bench.shop
     try:
-        case = await _asked(bench, Case(scene, job.plan, voice_of(job.seed), job.repeat))
+        case = await _asked(bench, Case(scene, job.plan, voice_of(job.seed, scene.places()), job.repeat))
         analyses = await bench.teacher.write(case)
     except DataError as error:
         raise Refused("teacher", str(error)) from None
@@ -293,7 +293,7 @@ async def _asked(bench: Bench, case: Case) -> Case:
     if case.sample.question:
         return case
     seed = replace(case.seed, sample=await bench.teacher.propose(case))
-    return replace(case, scene=replace(case.scene, seed=seed), voice=voice_of(seed))
+    return replace(case, scene=replace(case.scene, seed=seed), voice=voice_of(seed, case.scene.places()))
 
 
 def check_answer(profile: Profile, sample: Sample, text: str, tag: str) -> None:

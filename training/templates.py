@@ -109,6 +109,15 @@ class Scene:
         found = [e.box for e in self.sample.evidence if e.media == self.target and e.box]
         return [box.scaled(size.width / original.width, size.height / original.height) for box in found]
 
+    def places(self) -> dict[str, str]:
+        """Where the evidence boxes are, as a call writes a box: ``box`` and, of a second, ``other_box``."""
+        if not self.target or self.video:
+            return {}
+        canvas = Canvas(self.sizes[self.target - 1], self.grid, self.protocol)
+        found = [canvas.around(box) for box in self.boxes()]
+        named = zip(("box", "other_box"), found, strict=False)
+        return {name: json.dumps(canvas.written(cells)) for name, cells in named if cells is not None}
+
     def evidence_frames(self) -> tuple[int, ...]:
         """The evidence frames, from 1, in order."""
         found = [frame for e in self.sample.evidence if e.media == self.target for frame in e.frames]
@@ -224,6 +233,13 @@ class Voice:
         """A sentence. Raises KeyError where a value is missing."""
         return self.words.say(name, self.values)
 
+    def places(self) -> str:
+        """What is said of where things are; nothing where the form has no such sentence or a box is not known."""
+        try:
+            return self.say("places") if self.words.places else ""
+        except KeyError:
+            return ""
+
     def about(self, target: str) -> Voice:
         """The same, where nothing better is known than that this is looked at; of no target itself."""
         unnamed = self.values.get("target") == UNNAMED and target
@@ -241,7 +257,7 @@ def write(plan: Plan, analyses: Analyses, voice: Voice, sample: Sample, protocol
         said = " ".join(filter(None, [lead, voice.say("select" if selecting else "zoom")]))
         turns.append(Said(f"{said}{BREAK}{call(step, protocol)}", step.part not in UNTRAINED))
         lead = _after(step, voice)
-    said = analyses.finding if plan.steps else " ".join(filter(None, [lead, analyses.finding]))
+    said = analyses.finding if plan.steps else " ".join(filter(None, [lead, voice.places(), analyses.finding]))
     turns.append(Said(f"{said}{BREAK}{BOXED.format(answer=sample.gold[0])}"))
     return tuple(turns)
 

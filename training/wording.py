@@ -26,6 +26,7 @@ class Words:
         wrong_crop, wrong_frames: what is said of a crop or of frames that show something else.
         wide: what is said of a crop that shows too much.
         failed: what is said of a call that failed.
+        places: what is said of where the named things are, in an answer at once; needs their boxes.
         finding: what is said of the cue.
         one: the same where the value is 1.
     """
@@ -38,6 +39,7 @@ class Words:
     wrong_frames: str = "These frames do not show it."
     wide: str = "This shows too much around {subject}."
     failed: str = "That did not work."
+    places: str = ""
     finding: str = "It shows that the answer is {value}."
     one: str = ""
 
@@ -72,6 +74,7 @@ FORMS: tuple[Form, ...] = (
         "side",
         rf"Is the {_ANY} on the left or right side of the (?P<other>.+)\?",
         subject="the {target} and the {other}",
+        places="The {target} is at {box}. The {other} is at {other_box}.",
         finding="{value}.",
     ),
     _form("dot", rf"What is the colour of the dot on the {_ANY}\?", finding="The dot is {value}."),

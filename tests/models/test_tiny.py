@@ -9,6 +9,7 @@ from prh.harness.protocols import Direct, PixelReasoner
 from prh.harness.types import Sample
 from prh.models import tiny
 from prh.models.processor import quiet
+from prh.models.vocabulary import fixed_texts
 from prh.tests.models.support import conversation, noise, say, tokenizer_of
 
 TOOLED = PixelReasoner((CropImage(), SelectFrames()))
@@ -47,8 +48,8 @@ def test_its_classes_are_the_real_ones_and_its_settings_those_that_learn(qwen25)
     assert not report["unexpected_keys"]
     assert 1e6 < sum(weight.numel() for weight in model.parameters()) < 3e6
     text, vision = model.config.text_config, model.config.vision_config
-    assert text.rope_parameters["rope_theta"] == 20
-    assert text.rope_parameters["mrope_section"] == [4, 6, 6]
+    assert text.rope_parameters["rope_theta"] == 200
+    assert text.rope_parameters["mrope_section"] == [0, *[1] * 16, 0]
     assert text.hidden_size // text.num_attention_heads == 32
     assert (text.hidden_size, text.num_hidden_layers, text.intermediate_size) == (128, 4, 384)
     assert (vision.depth, vision.hidden_size, vision.fullatt_block_indexes) == (3, 96, [0, 1, 2])
@@ -75,10 +76,10 @@ def test_a_prompt_costs_few_tokens_besides_its_image_and_its_text_is_the_protoco
 
 def test_fixed_texts_are_single_ordinary_tokens(qwen25):
     tokenizer = tokenizer_of(qwen25)
-    vocabulary = tokenizer.get_vocab()
+    numbers = tokenizer.get_vocab()
     call = '<tool_call>\n{"name": "crop_image_normalized", "arguments": {"bbox_2d": ['
     pieces = [
-        *tiny.fixed_texts(),
+        *fixed_texts(),
         call,
         TOOLED.system_prompt(),
         "0.0",
@@ -86,8 +87,8 @@ def test_fixed_texts_are_single_ordinary_tokens(qwen25):
         "\nHere is the cropped image (Image Size: ",
     ]
     for piece in [*pieces, "<tool_call>", "</tool_call>"]:
-        assert tokenizer(piece, add_special_tokens=False)["input_ids"] == [vocabulary[piece]]
-        assert not tokenizer.added_tokens_decoder[vocabulary[piece]].special
+        assert tokenizer(piece, add_special_tokens=False)["input_ids"] == [numbers[piece]]
+        assert not tokenizer.added_tokens_decoder[numbers[piece]].special
     text = call + '0.2, 0.4, 0.5, 0.7], "target_image": 1}}\n</tool_call>'
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.decode(ids) == text

@@ -68,8 +68,12 @@ def value_of(sample: Sample) -> str:
     return sample.choices[place] if 0 <= place < len(sample.choices) else gold
 
 
-def voice_of(seed: Seed) -> Voice:
-    """The sentences for a seed and the values in them: from its question, else from its notes."""
+def voice_of(seed: Seed, places: Mapping[str, str] | None = None) -> Voice:
+    """The sentences for a seed and the values in them: from its question, else from its notes.
+
+    Args:
+        places: where its evidence is, as ``Scene.places`` writes it.
+    """
     form, named = form_of(seed.sample.question)
     value = value_of(seed.sample).strip().rstrip(".")
     if form is GENERIC:
@@ -79,4 +83,4 @@ def voice_of(seed: Seed) -> Voice:
     starts_sentence = value[:1].isupper() and value[1:2].islower()
     plain = value[:1].lower() + value[1:] if starts_sentence else value
     notes = {name: text for name, text in seed.notes.items() if isinstance(text, str)}
-    return Voice(form.words, {**notes, **named, "value": plain})
+    return Voice(form.words, {**notes, **(places or {}), **named, "value": plain})

@@ -1,0 +1,195 @@
+"""Short exercises that teach a checkpoint from nothing what trajectories take for granted: to point and to read.
+
+Each is a conversation in the protocol that the checkpoint will speak, about a drawn picture of which everything
+is known: where the named things are, what a close-up shows, what an overview lets be answered at once, which of
+two things is to the left.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from PIL import Image
+
+from ..harness.ledger import Conversation, MediaItem, Segment, Shown, Text
+from ..harness.media import resize
+from ..harness.settings import Setting
+from ..harness.task import Asked, Illustration, Thing
+from ..harness.types import LETTERS, Box, Evidence, Sample, Size, Span
+from .trainable import Trainable
+from .wording import BOXED, BREAK, form_of
+
+Kind = Literal["where", "closeup", "direct", "side"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# How a question about a thing that nobody asked about is put, by what the thing shows, and what it may show.
+QUESTIONS = {
+    "dot": "What is the colour of the dot on the {}?",
+    "count": "How many dots are on the {}?",
+    "digit": "Which digit is on the {}?",
+    "value": "What is the value of {}?",
+    "label": "Which item has the value {}?",
+}
+CELLS = 10
+# A close-up takes in up to this many cells more on each side.
+LOOSE = 1
+# Most frames of a close-up of a clip.
+MOST_FRAMES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """One exercise: what is shown and asked, and what is to be answered.
+
+    Attributes:
+        frames: what is shown: one image, several, or the frames of a clip.
+        clip: whether they are the frames of one clip.
+        close: whether they are shown at the size of a crop rather than of an input.
+    """
+
+    kind: Kind
+    sample: Sample
+    frames: tuple[Image.Image, ...]
+    clip: bool
+    close: bool
+    reply: str
+
+
+def cells(box: Box, size: Size) -> tuple[int, int, int, int]:
+    """A box in tenths of an image, rounded outwards."""
+    left, top = math.floor(box.left / size.width * CELLS + 1e-6), math.floor(box.top / size.height * CELLS + 1e-6)
+    right, bottom = math.ceil(box.right / size.width * CELLS - 1e-6), math.ceil(box.bottom / size.height * CELLS - 1e-6)
+    return max(0, left), max(0, top), min(CELLS, right), min(CELLS, bottom)
+
+
+def written(box: Box, size: Size) -> str:
+    """A box as a call writes it."""
+    return json.dumps([edge / CELLS for edge in cells(box, size)])
+
+
+def drills(picture: Illustration, rng: random.Random) -> Iterator[Drill]:
+    """The exercises that there are about an illustration."""
+    if len(picture.frames) > 1:
+        yield from _clip(picture, rng)
+        return
+    size = Size(*picture.frames[0].size)
+    yield from _where(picture, size)
+    for asked in picture.asked:
+        if asked.legible and len(asked.target) < 2:
+            yield _answer("direct", asked, picture.frames, rng, close=False)
+        if len(asked.target) > 1:
+            yield _side(picture, asked, size, rng)
+    for thing in picture.things:
+        yield _closeup(picture, thing, size, rng)
+
+
+def _where(picture: Illustration, size: Size) -> Iterator[Drill]:
+    """Where each named thing is, as far as the overview shows what it is named by."""
+    for subject, box in _places(picture):
+        reply = f"{subject[:1].upper()}{subject[1:]} is at {written(box, size)}."
+        sample = _sample(f"Where is {subject}?")
+        yield Drill("where", sample, picture.frames, clip=False, close=False, reply=reply)
+
+
+def _places(picture: Illustration) -> Iterator[tuple[str, Box]]:
+    printed = {(thing.name, thing.kind): thing for thing in picture.things if thing.kind in ("label", "value")}
+    for thing in picture.things:
+        if (thing.name, thing.kind) not in printed:
+            yield f"the {thing.name}", thing.box
+        elif thing.kind == "value" and printed[thing.name, "label"].legible:
+            yield f"the value of {thing.name}", thing.box
+        elif thing.kind == "label" and printed[thing.name, "value"].legible:
+            yield f"the item with the value {printed[thing.name, 'value'].value}", thing.box
+
+
+def _sample(question: str, choices: tuple[str, ...] = ()) -> Sample:
+    return Sample("drill", question, (), (), "option" if choices else "text", choices)
+
+
+def _answer(
+    kind: Kind, asked: Asked, frames: tuple[Image.Image, ...], rng: random.Random, *, close: bool, clip: bool = False
+) -> Drill:
+    form, names = form_of(asked.question)
+    choices = tuple(rng.sample(asked.choices, len(asked.choices)))
+    said = form.words.say("finding", {**names, "value": spoken(asked.answer)})
+    answer = LETTERS[choices.index(asked.answer)] if choices else asked.answer
+    reply = f"{said}{BREAK}{BOXED.format(answer=answer)}"
+    return Drill(kind, _sample(asked.question, choices), frames, clip, close, reply)
+
+
+def spoken(value: str) -> str:
+    """An answer as it stands amid a sentence."""
+    return value[:1].lower() + value[1:].rstrip(".") if value.endswith(".") else value
+
+
+def _side(picture: Illustration, asked: Asked, size: Size, rng: random.Random) -> Drill:
+    boxes = {thing.name: thing.box for thing in picture.things}
+    places = " ".join(f"The {name} is at {written(boxes[name], size)}." for name in asked.target)
+    choices = tuple(rng.sample(asked.choices, len(asked.choices)))
+    reply = f"{places} {asked.answer}{BREAK}{BOXED.format(answer=LETTERS[choices.index(asked.answer)])}"
+    return Drill("side", _sample(asked.question, choices), picture.frames, clip=False, close=False, reply=reply)
+
+
+def _closeup(picture: Illustration, thing: Thing, size: Size, rng: random.Random) -> Drill:
+    left, top, right, bottom = cells(thing.box, size)
+    left, top = max(0, left - rng.randint(0, LOOSE)), max(0, top - rng.randint(0, LOOSE))
+    right, bottom = min(CELLS, right + rng.randint(0, LOOSE)), min(CELLS, bottom + rng.randint(0, LOOSE))
+    box = Box(left, top, right, bottom).scaled(size.width / CELLS, size.height / CELLS)
+    crop = picture.frames[0].crop((round(box.left), round(box.top), round(box.right), round(box.bottom)))
+    return _answer("closeup", _question(picture, thing), (crop,), rng, close=True)
+
+
+def _question(picture: Illustration, thing: Thing) -> Asked:
+    """A question about a thing: the one that was asked, or one like it."""
+    for asked in picture.asked:
+        if asked.evidence.box == thing.box and len(asked.target) < 2:
+            return asked
+    name = thing.name
+    if thing.kind == "label":
+        name = next(one.value for one in picture.things if one.kind == "value" and one.name == thing.name)
+    value = thing.value.removesuffix("%")
+    return Asked(QUESTIONS[thing.kind].format(name), (), value, (thing.name,), Evidence(1, thing.box), thing.legible)
+
+
+def _clip(picture: Illustration, rng: random.Random) -> Iterator[Drill]:
+    for asked in picture.asked:
+        if asked.legible:
+            yield _answer("direct", asked, picture.frames, rng, close=False, clip=True)
+        shown = [picture.frames[number - 1] for number in some(asked.evidence.frames, MOST_FRAMES, rng)]
+        if len(asked.evidence.frames) < len(picture.frames) or not asked.legible:
+            yield _answer("closeup", asked, tuple(shown), rng, close=True)
+
+
+def some(numbers: Sequence[int], most: int, rng: random.Random) -> list[int]:
+    """At most this many of some numbers, in order."""
+    return sorted(rng.sample(numbers, min(most, len(numbers))))
+
+
+def talk(drill: Drill, engine: Trainable, setting: Setting) -> Conversation:
+    """A drill as a conversation in the setting's protocol, its reply trained."""
+    conversation = Conversation("drill", "drill", engine.fit, setting.budget)
+    budget = setting.budget
+    if drill.clip:
+        _show(conversation, "video", drill.frames, budget.video_frame)
+    else:
+        for frame in drill.frames:
+            span = (budget.selected_frame if len(drill.frames) > 1 else budget.crop) if drill.close else budget.input
+            _show(conversation, "image", (frame,), span)
+    for role, parts in setting.protocol.opening(drill.sample, conversation):
+        conversation.commit(Segment(role, parts))
+    conversation.commit(Segment("assistant", (Text(drill.reply),), trained=True))
+    return conversation
+
+
+def _show(conversation: Conversation, kind: str, frames: tuple[Image.Image, ...], span: Span) -> None:
+    size = Size(*frames[0].size)
+    seen = conversation.fit(size, span)
+    index = len(conversation.items) + 1
+    digests = tuple(map(str, range(len(frames)))) if kind == "video" else ()
+    item = MediaItem(index, kind, "", "", size, seen, 0, index, Box(0, 0, *size), 0, digests)
+    conversation.items.append(item)
+    conversation.shown.append(Shown(frames, tuple(resize(frame, seen) for frame in frames)))

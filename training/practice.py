@@ -1,0 +1,278 @@
+"""The beginning of a checkpoint: drills about pictures that are drawn as they are needed, in stages.
+
+Pictures are drawn beside the running step and stay in a pool for a while, so that each is met a few times, and
+never again. What a step learns from depends on its number alone, so that an interrupted practice goes on to the
+same end.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from ..harness.errors import ModelError
+from ..harness.settings import Setting, resolve
+from ..harness.store import write_json
+from ..harness.types import Json
+from . import checkpoints
+from .batches import Batch, Feed, collate, split
+from .drills import Drill, drills, talk
+from .examples import Cache, Example, Weighing, encode
+from .learner import Learner
+from .pictures import Album
+from .publish import versions
+from .schedule import Optimisation
+from .shared import Bundle, collate_shared, width
+from .trainable import Trainable, open_trainable
+from .weights import load_weights
+
+TALL = 1 << 30
+# How many pictures and how many drills of a kind a look is at.
+LOOKED = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a practice.
+
+    Attributes:
+        mix: how often overviews and close-ups of each task are met, as ``{"vstar-mini/overview": 2.0}``.
+    """
+
+    steps: int
+    mix: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class PracticeConfig:
+    """A practice.
+
+    Attributes:
+        base: the checkpoint it begins with.
+        batch: pictures a step, overviews and close-ups.
+        micro: most tokens, padding included, that go through the model at once.
+        fresh: pictures drawn anew each step; ``pool``: how many stay.
+        questions: most about one overview at once.
+        probe: steps between looks at pictures that are not practised; ``save``: between checkpoints.
+    """
+
+    base: str
+    stages: tuple[Stage, ...]
+    optim: Optimisation
+    batch: int = 64
+    micro: int = 8192
+    fresh: int = 8
+    pool: int = 2048
+    questions: int = 8
+    precision: str = "bf16"
+    attention: str = "eager"
+    weigh: str = "turns"
+    seed: int = 0
+    probe: int = 500
+    save: int = 500
+
+    def stage(self, step: int) -> Stage:
+        """The stage that a step, from 0, belongs to."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+
+class Pool:
+    """The drills about the last few pictures, by task and kind."""
+
+    def __init__(self, config: PracticeConfig, engine: Trainable, setting: Setting) -> None:
+        self.config, self.engine, self.setting = config, engine, setting
+        self._albums: dict[str, Album] = {}
+        self._drawn: dict[str, int] = defaultdict(int)
+        self._number = 0
+        self._held: dict[str, deque[tuple[Example, ...]]] = defaultdict(deque)
+
+    def _name(self, number: int) -> str:
+        """The task that the picture of this number is of: as often as its drills are met in that stage."""
+        mix = self.config.stage(number // self.config.fresh).mix
+        weights: dict[str, float] = defaultdict(float)
+        for key, weight in mix.items():
+            weights[key.split("/")[0]] += float(cast(float, weight))
+        rng = np.random.default_rng([self.config.seed, 1, number])
+        return str(rng.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values())))
+
+    def advance(self, step: int) -> None:
+        """Draw what a step, from 0, needs that is not there yet, and let go of what is too old."""
+        last = self.config.pool + (step + 1) * self.config.fresh
+        first = last - self.config.pool
+        while self._number < last:
+            name = self._name(max(0, self._number - self.config.pool))
+            place = self._drawn[name]
+            self._drawn[name] += 1
+            if self._number >= first:
+                self._draw(name, place)
+            self._number += 1
+
+    def _draw(self, name: str, place: int) -> None:
+        album = self._albums.setdefault(name, Album(name, self.config.seed))
+        rng = random.Random(f"{self.config.seed} {name} {place}")  # noqa: S311 - exercises, not secrets
+        how = cast(Weighing, self.config.weigh)
+        found: dict[str, list[Example]] = defaultdict(list)
+        for drill in drills(album(place), rng):
+            key = f"{name}/{'closeup' if drill.close else 'overview'}"
+            found[key].append(encode(key, talk(drill, self.engine, self.setting), self.engine, how, TALL))
+        for key, examples in found.items():
+            self._held[key].append(tuple(examples))
+        for key in (f"{name}/closeup", f"{name}/overview"):
+            while len(self._held[key]) > self.config.pool:
+                self._held[key].popleft()
+
+    def choose(self, step: int) -> list[Bundle]:
+        """The bundles of a step, from 0: overviews with all their questions, and close-ups with one."""
+        self.advance(step)
+        mix = {key: float(cast(float, weight)) for key, weight in self.config.stage(step).mix.items()}
+        keys = [key for key in mix if self._held.get(key)]
+        weights = np.array([mix[key] for key in keys])
+        rng = np.random.default_rng([self.config.seed, 2, step])
+        chosen = rng.choice(len(keys), size=self.config.batch, p=weights / weights.sum())
+        return [self._one(keys[place], rng) for place in chosen]
+
+    def _one(self, key: str, rng: np.random.Generator) -> Bundle:
+        held = self._held[key]
+        bundle = held[int(rng.integers(len(held)))]
+        if key.endswith("closeup"):
+            return [bundle[int(rng.integers(len(bundle)))]]
+        kept = rng.permutation(len(bundle))[: self.config.questions]
+        return [bundle[int(place)] for place in kept]
+
+
+class PracticeFeed(Feed):
+    """Micro-batches of drills."""
+
+    def __init__(self, pool: Pool, engine: Trainable, config: PracticeConfig) -> None:
+        nothing = Cache(lambda _: (), 0)
+        super().__init__(
+            nothing, engine.processor, count=0, batch=config.batch, micro=config.micro, seed=0, pad=engine.pad
+        )
+        self.pool = pool
+
+    def step(self, step: int) -> list[Batch]:
+        bundles = self.pool.choose(step)
+        groups = split([width(bundle) for bundle in bundles], self.micro)
+        return [collate_shared([bundles[place] for place in group], self.preparer, self.pad) for group in groups]
+
+
+def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> Path:
+    """Practise to the end, or go on where it ended; returns the last checkpoint. Raises PrhError."""
+    engine, defaults = open_trainable(config.base, "float32", config.attention)
+    setting = resolve([("prh.json", defaults)], 0)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=True)
+    learner = Learner(accelerator, engine.module, config.optim, config.steps)
+    found = checkpoints.latest(out)
+    first = 0
+    if found:
+        load_weights(accelerator.unwrap_model(learner.model), found[1], "float32")
+        first = checkpoints.load_states(found[1] / checkpoints.STATE, learner.optimizers)
+        checkpoints.trim_log(out, first)
+        say(f"going on after step {first}")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        checkpoints.trim_log(out, 0)
+    probe = Probe(config, engine, setting)
+    feed = PracticeFeed(Pool(config, engine, setting), engine, config)
+    start, began, losses = time.process_time(), first, deque[float](maxlen=100)
+    for step, batches in enumerate(feed.steps(first, config.steps), first):
+        made = learner.update(step, batches)
+        losses.append(made.loss)
+        if not made.loss < float("inf"):
+            raise ModelError(f"the loss of step {step + 1} is {made.loss}: lower optim.lr")
+        done = step + 1
+        if done % config.probe == 0 or done == config.steps:
+            seen = {key: round(value, 3) for key, value in probe(learner.model).items()}
+            cpu = time.process_time() - start
+            row: dict[str, Json] = {"step": done, "cpu_seconds": cpu, "loss": sum(losses) / len(losses), **seen}
+            checkpoints.append_log(out, row)
+            shown = "  ".join(
+                f"{key.replace('-mini', '').replace('-complex', '')} {value:.2f}" for key, value in seen.items()
+            )
+            say(f"step {done}  cpu {cpu:.0f} s ({cpu / (done - began):.3f} a step)  loss {row['loss']:.3f}  {shown}")
+        if done % config.save == 0 or done == config.steps:
+            _save(config, out, engine, learner, defaults, done)
+    return checkpoints.place(out, config.steps)
+
+
+def _save(
+    config: PracticeConfig, out: Path, engine: Trainable, learner: Learner, layers: Mapping[str, Json], step: int
+) -> None:
+    target = checkpoints.place(out, step)
+    workplace = checkpoints.begin(target)
+    engine.save(workplace, learner.accelerator.unwrap_model(learner.model), "float32")
+    write_json(workplace / "prh.json", dict(layers))
+    said: dict[str, Json] = {"schema": 1, "kind": "practice", "step": step, "config": cast(Json, asdict(config))}
+    write_json(workplace / checkpoints.MANIFEST, {**said, "versions": versions()})
+    checkpoints.save_states(workplace / checkpoints.STATE, [one.state_dict() for one in learner.optimizers], step)
+    checkpoints.finish(workplace, target)
+    checkpoints.prune(out, 2)
+
+
+NUMBERS = re.compile(r"[01]\.\d")
+
+
+class Probe:
+    """Looks at what has been learned, on pictures that are never practised, each token given those before it."""
+
+    def __init__(self, config: PracticeConfig, engine: Trainable, setting: Setting) -> None:
+        self.config, self.engine = config, engine
+        self._sets: dict[str, list[Example]] = defaultdict(list)
+        for name in sorted({key.split("/")[0] for stage in config.stages for key in stage.mix}):
+            album = Album(name, 9999)
+            rng = random.Random(name)  # noqa: S311 - exercises, not secrets
+            for number in range(LOOKED):
+                picture = album(number)
+                for drill in drills(picture, rng):
+                    for mark in _marks(f"{name}/{drill.kind}", drill, len({one.name for one in picture.things})):
+                        if len(self._sets[mark]) < LOOKED:
+                            made = encode(mark, talk(drill, engine, setting), engine, "tokens", TALL)
+                            self._sets[mark].append(made)
+
+    @torch.no_grad()
+    def __call__(self, model: torch.nn.Module) -> dict[str, float]:
+        """By drill, the share of replies that are right in every token, boxes within a tenth."""
+        model.eval()
+        return {key: sum(self._right(model, held)) / len(held) for key, held in self._sets.items()}
+
+    def _right(self, model: torch.nn.Module, held: Sequence[Example]) -> Iterator[bool]:
+        decode = self.engine.processor.decode  # type: ignore[attr-defined]
+        for group in split([len(example.ids) for example in held], self.config.micro):
+            batch = collate([held[place] for place in group], self.engine.processor, self.engine.pad)
+            guessed = model(**batch.inputs, use_cache=False).logits.argmax(-1)
+            for row in range(len(group)):
+                kept = batch.weights[row] > 0
+                said = [decode([int(number)]) for number in guessed[row][kept]]
+                want = [decode([int(number)]) for number in batch.targets[row][kept]]
+                yield all(_near(a, b) for a, b in zip(said, want, strict=True))
+
+
+def _marks(key: str, drill: Drill, things: int) -> list[str]:
+    """What a drill counts under: places by how many things there are, readings by the form of what is read."""
+    if drill.kind == "where":
+        return [f"{key} of {things}"]
+    return [key if drill.kind == "side" else f"{key} {' '.join(drill.reply.split()[:2])}"]
+
+
+def _near(said: str, want: str) -> bool:
+    if NUMBERS.fullmatch(said) and NUMBERS.fullmatch(want):
+        return abs(float(said) - float(want)) < 0.15
+    return said == want

@@ -1,0 +1,112 @@
+"""``prh train tiny``: the embedded checkpoints, from random weights to the last, by one command.
+
+    sight/     the vision tower alone learns what its tokens show
+    practice/  drills about drawn pictures: to point, to read, to answer at once; its end is ``tiny-base``
+    lessons/   trajectories that ``prh synth`` makes of the miniatures' train splits
+    warm/      a short warm start on them: ``tiny-warm``
+    sft/       all of them to the end: ``tiny-sft``
+
+Each part goes on where it was interrupted, and is left alone where it is done.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+from ..harness.settings import resolve
+from ..harness.store import read_json, write_json
+from ..harness.types import Json
+from . import checkpoints
+from .config import SftConfig, build, override, read_recipe
+from .practice import PracticeConfig, practise
+from .recipe import read
+from .sft import train
+from .sight import SightConfig, train_sight
+from .synth import Order, Screen, synthesise
+from .trainable import open_trainable
+from .watcher import Watcher
+
+INIT = "tiny-init"
+DTYPE = "bfloat16"
+# What does not go into a published folder: it is of the training and not of the checkpoint.
+LEFT = (checkpoints.STATE, checkpoints.LOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class TinyConfig:
+    """The making of the embedded checkpoints.
+
+    Attributes:
+        lessons: the recipe of `prh synth` for their trajectories.
+        warm, sft: configurations of `prh train sft`, their base and lessons left out.
+    """
+
+    sight: SightConfig
+    practice: PracticeConfig
+    lessons: str = "synth-mini"
+    warm: Mapping[str, Json] = field(default_factory=dict)
+    sft: Mapping[str, Json] = field(default_factory=dict)
+
+
+def make(
+    config: TinyConfig, out: Path, until: str, say: Callable[[str], None], watcher: Callable[[], Watcher] = Watcher
+) -> Path:
+    """Make the checkpoints up to ``base``, ``warm`` or ``sft``; returns the last one's folder. Raises PrhError.
+
+    Its weights are in bfloat16, whatever they were trained in.
+    """
+    start = time.process_time()
+    base = make_base(config, out, say)
+    made = publish(base, out / "tiny-base")
+    if until == "base":
+        return made
+    lessons = out / "lessons"
+    recipe, root = read_recipe(config.lessons)
+    order = Order(read(override(recipe, ())), root, lessons, estimate=False, command=["prh", "train", "tiny"])
+    synthesise(order, Screen())
+    for part, values in (("warm", config.warm), ("sft", config.sft)):
+        say(f"{part}: {time.process_time() - start:.0f} CPU seconds so far")
+        final = train(_sft(values, base, lessons), out / part, Path(), watcher)
+        made = publish(final, out / f"tiny-{part}")
+        if part == until:
+            break
+    return made
+
+
+def _sft(values: Mapping[str, Json], base: Path, lessons: Path) -> SftConfig:
+    model: dict[str, Json] = {**cast("dict[str, Json]", values.get("model", {})), "base": str(base)}
+    data: dict[str, Json] = {**cast("dict[str, Json]", values.get("data", {})), "lessons": [str(lessons)]}
+    return build(SftConfig, {**values, "model": model, "data": data})
+
+
+def make_base(config: TinyConfig, out: Path, say: Callable[[str], None]) -> Path:
+    """Sight, then practice. Raises PrhError."""
+    engine, layers = open_trainable(INIT, "float32", config.practice.attention)
+    setting = resolve([("prh.json", layers)], 0)
+    seen = train_sight(config.sight, engine, setting, out / "sight", layers, say)
+    return practise(replace(config.practice, base=str(seen)), out / "practice", say)
+
+
+def publish(source: Path, target: Path) -> Path:
+    """A copy of a checkpoint with its weights in bfloat16 and without the training's own files."""
+    if (target / "config.json").is_file():
+        return target
+    engine, layers = open_trainable(str(source), "float32", "eager")
+    workplace = checkpoints.begin(target)
+    engine.save(workplace, engine.module, DTYPE)
+    write_json(workplace / "prh.json", dict(layers))
+    for name in (checkpoints.MANIFEST, "README.md"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, workplace / name)
+    checkpoints.finish(workplace, target)
+    return target
+
+
+def describe(folder: Path) -> Mapping[str, Json]:
+    """What a checkpoint's manifest says of its making."""
+    return read_json(folder / checkpoints.MANIFEST)
