@@ -88,10 +88,10 @@ def collate(examples: Sequence[Example], preparer: Preparer, pad: int, layout: L
         raise ValueError("examples without positions cannot share a batch")
     inputs, targets, weights = _packed(examples) if layout == "packed" else _padded(examples, pad)
     tokens, area = sum(len(example.ids) for example in examples), inputs["input_ids"].numel()
-    return Batch({**inputs, **_pixels(examples, preparer)}, targets, weights, tokens, area)
+    return Batch({**inputs, **pixels(examples, preparer)}, targets, weights, tokens, area)
 
 
-def _pixels(examples: Sequence[Example], preparer: Preparer) -> dict[str, torch.Tensor]:
+def pixels(examples: Sequence[Example], preparer: Preparer) -> dict[str, torch.Tensor]:
     """What the examples show, in their order, which is that of the placeholders."""
     parts: list[Mapping[str, torch.Tensor]] = []
     for kept, group in groupby(examples, key=lambda example: example.inputs is not None):

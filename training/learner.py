@@ -10,16 +10,20 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, DistributedType
+from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from ..harness.errors import ModelError, UsageError
 from .batches import Batch
 from .schedule import Optimisation
+from .trainable import Trainable
 
 # What an adapter puts before the name of every parameter of its base.
 ADAPTED = "base_model.model."
 # What stands in the name of every parameter of a vision tower.
 TOWER = "visual."
+# The input that stands for images whose features are known, from a tower that is frozen.
+FEATURES = "image_features"
 
 
 def freeze(module: torch.nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -65,7 +69,8 @@ def _groups(named: Named, how: Optimisation, rate: float) -> list[dict[str, Any]
     return [
         {
             "params": held,
-            "lr": rate * (how.tower if tower else 1.0),
+            "lr": rate,
+            "tower": tower,
             "weight_decay": how.weight_decay if decays else 0.0,
         }
         for (decays, tower), held in found.items()
@@ -76,9 +81,30 @@ def _embeds(name: str) -> bool:
     return "embed" in name or "lm_head" in name
 
 
+def look(engine: Trainable, images: Sequence[Image.Image]) -> torch.Tensor:
+    """What an engine's vision tower makes of images: visual tokens x width of the language model."""
+    inputs = engine.processor.tensors("", images)
+    tower: Any = engine.module.model.visual
+    found = tower(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+    return cast(torch.Tensor, getattr(found, "pooler_output", found))
+
+
+def _embedded(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Inputs with the embeddings of the ids, and in the place of visual tokens what a frozen tower made of them."""
+    ids = inputs["input_ids"]
+    embeddings = model.get_input_embeddings()(ids)
+    seen = inputs[FEATURES].to(embeddings.dtype)
+    embeddings = embeddings.masked_scatter((ids == model.config.image_token_id)[..., None], seen)
+    return {
+        **{name: value for name, value in inputs.items() if name not in ("input_ids", FEATURES)},
+        "inputs_embeds": embeddings,
+    }
+
+
 def token_losses(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """The weighted loss of each target, rows x columns, in float32."""
-    logits = model(**batch.inputs, use_cache=False).logits.float()
+    inputs = _embedded(model, batch.inputs) if FEATURES in batch.inputs else batch.inputs
+    logits = model(**inputs, use_cache=False).logits.float()
     losses = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
     return losses.view(batch.targets.shape) * batch.weights
 
@@ -122,6 +148,7 @@ class Learner:
         prepared = accelerator.prepare(module, *made)
         self.model: torch.nn.Module = prepared[0]
         self.optimizers: list[torch.optim.Optimizer] = list(prepared[1:])
+        self._tower = 1.0
         self._peaks = [[float(group["lr"]) for group in one.param_groups] for one in self.optimizers]
 
     @property
@@ -189,11 +216,18 @@ class Learner:
             return None
         return float(whole(norm)) if isinstance(norm, torch.Tensor) else float(norm)
 
+    def slow_tower(self, share: float) -> None:
+        """Let the vision tower learn at a share of the rate from now on; at 0 it stays as it is, and costs less."""
+        self._tower = share
+        for name, weight in self.model.named_parameters():
+            if TOWER in name:
+                weight.requires_grad = share > 0
+
     def _set_rate(self, step: int) -> None:
         share = self.how.rate(step, self.steps)
         for one, peaks in zip(self.optimizers, self._peaks, strict=True):
             for group, peak in zip(one.param_groups, peaks, strict=True):
-                group["lr"] = peak * share
+                group["lr"] = peak * share * (self._tower if group["tower"] else 1.0)
 
     def states(self) -> Iterable[tuple[int, Mapping[str, object]]]:
         """The state of each optimizer, by number, gathered onto the main process; every process must ask for it."""

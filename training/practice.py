@@ -12,7 +12,7 @@ import re
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -28,7 +28,7 @@ from . import checkpoints
 from .batches import Batch, Feed, collate, split
 from .drills import Drill, drills, talk
 from .examples import Cache, Example, Weighing, encode
-from .learner import Learner
+from .learner import FEATURES, Learner, look
 from .pictures import Album
 from .publish import versions
 from .schedule import Optimisation
@@ -39,6 +39,9 @@ from .weights import load_weights
 TALL = 1 << 30
 # How many pictures and how many drills of a kind a look is at.
 LOOKED = 48
+PARTS = ("overview", "closeup", "attempt")
+# What a drill counts, by kind: an overview is asked for many places at once, and for a reading only now and then.
+WORTH = {"closeup": 4, "direct": 4, "side": 2, "attempt": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,16 @@ class Stage:
     """A part of a practice.
 
     Attributes:
-        mix: how often overviews and close-ups of each task are met, as ``{"vstar-mini/overview": 2.0}``.
+        mix: how often overviews, close-ups and attempts of each task are met, as ``{"vstar-mini/overview": 2.0}``.
+        batch: pictures a step, overviews and close-ups; 0 for as many as otherwise.
+        tower: share of the rate at which the vision tower learns. Of a tower that sees already, 0 at first: what
+            comes back from a language model that knows nothing yet is noise, and every update is as large as any.
     """
 
     steps: int
     mix: Mapping[str, Json]
+    tower: float = 1.0
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +102,43 @@ class PracticeConfig:
         return sum(stage.steps for stage in self.stages)
 
 
+def part(drill: Drill) -> str:
+    """Which part of a mix a drill belongs to."""
+    return "attempt" if drill.kind == "attempt" else "closeup" if drill.close else "overview"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The drills of one part about one picture.
+
+    Attributes:
+        number: of the picture.
+        seen: what the vision tower made of what each drill shows, visual tokens x width; one where they show the same.
+    """
+
+    number: int
+    examples: tuple[Example, ...]
+    seen: tuple[torch.Tensor, ...]
+
+    def some(self, places: Sequence[int], *, frozen: bool) -> Bundle:
+        """The drills at these places; where the tower is frozen, with what it made of their images instead of them."""
+        if not frozen:
+            return [self.examples[place] for place in places]
+        return [
+            replace(self.examples[place], images=(), inputs={FEATURES: self.seen[place % len(self.seen)]})
+            for place in places
+        ]
+
+
 class Pool:
-    """The drills about the last few pictures, by task and kind."""
+    """The drills about the last few pictures, by task and part."""
 
     def __init__(self, config: PracticeConfig, engine: Trainable, setting: Setting) -> None:
         self.config, self.engine, self.setting = config, engine, setting
         self._albums: dict[str, Album] = {}
         self._drawn: dict[str, int] = defaultdict(int)
         self._number = 0
-        self._held: dict[str, deque[tuple[Example, ...]]] = defaultdict(deque)
+        self._held: dict[str, deque[Kept]] = defaultdict(deque)
 
     def _name(self, number: int) -> str:
         """The task that the picture of this number is of: as often as its drills are met in that stage."""
@@ -124,6 +160,9 @@ class Pool:
             if self._number >= first:
                 self._draw(name, place)
             self._number += 1
+        for held in self._held.values():
+            while held and held[0].number < first:
+                held.popleft()
 
     def _draw(self, name: str, place: int) -> None:
         album = self._albums.setdefault(name, Album(name, self.config.seed))
@@ -131,31 +170,34 @@ class Pool:
         how = cast(Weighing, self.config.weigh)
         found: dict[str, list[Example]] = defaultdict(list)
         for drill in drills(album(place), rng):
-            key = f"{name}/{'closeup' if drill.close else 'overview'}"
-            found[key].append(encode(key, talk(drill, self.engine, self.setting), self.engine, how, TALL))
+            key = f"{name}/{part(drill)}"
+            made = encode(key, talk(drill, self.engine, self.setting), self.engine, how, TALL)
+            found[key].append(replace(made, weights=made.weights * WORTH.get(drill.kind, 1)))
         for key, examples in found.items():
-            self._held[key].append(tuple(examples))
-        for key in (f"{name}/closeup", f"{name}/overview"):
-            while len(self._held[key]) > self.config.pool:
-                self._held[key].popleft()
+            alike = examples[:1] if key.endswith("overview") else examples
+            self._held[key].append(Kept(self._number, tuple(examples), tuple(map(self._seen, alike))))
+
+    def _seen(self, example: Example) -> torch.Tensor:
+        """What the tower makes of an example's images, as it is now."""
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return look(self.engine, example.images)
 
     def choose(self, step: int) -> list[Bundle]:
         """The bundles of a step, from 0: overviews with all their questions, and close-ups with one."""
         self.advance(step)
-        mix = {key: float(cast(float, weight)) for key, weight in self.config.stage(step).mix.items()}
+        stage = self.config.stage(step)
+        mix = {key: float(cast(float, weight)) for key, weight in stage.mix.items()}
         keys = [key for key in mix if self._held.get(key)]
         weights = np.array([mix[key] for key in keys])
         rng = np.random.default_rng([self.config.seed, 2, step])
-        chosen = rng.choice(len(keys), size=self.config.batch, p=weights / weights.sum())
-        return [self._one(keys[place], rng) for place in chosen]
+        chosen = rng.choice(len(keys), size=stage.batch or self.config.batch, p=weights / weights.sum())
+        return [self._one(keys[place], rng, frozen=not stage.tower) for place in chosen]
 
-    def _one(self, key: str, rng: np.random.Generator) -> Bundle:
+    def _one(self, key: str, rng: np.random.Generator, *, frozen: bool) -> Bundle:
         held = self._held[key]
-        bundle = held[int(rng.integers(len(held)))]
-        if key.endswith("closeup"):
-            return [bundle[int(rng.integers(len(bundle)))]]
-        kept = rng.permutation(len(bundle))[: self.config.questions]
-        return [bundle[int(place)] for place in kept]
+        kept = held[int(rng.integers(len(held)))]
+        places = rng.permutation(len(kept.examples))[: self.config.questions if key.endswith("overview") else 1]
+        return kept.some([int(place) for place in places], frozen=frozen)
 
 
 class PracticeFeed(Feed):
@@ -194,6 +236,7 @@ def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> P
     feed = PracticeFeed(Pool(config, engine, setting), engine, config)
     start, began, losses = time.process_time(), first, deque[float](maxlen=100)
     for step, batches in enumerate(feed.steps(first, config.steps), first):
+        learner.slow_tower(config.stage(step).tower)
         made = learner.update(step, batches)
         losses.append(made.loss)
         if not made.loss < float("inf"):
@@ -267,6 +310,8 @@ class Probe:
 
 def _marks(key: str, drill: Drill, things: int) -> list[str]:
     """What a drill counts under: places by how many things there are, readings by the form of what is read."""
+    if drill.kind == "attempt":  # nothing there to be right about
+        return []
     if drill.kind == "where":
         return [f"{key} of {things}"]
     return [key if drill.kind == "side" else f"{key} {' '.join(drill.reply.split()[:2])}"]

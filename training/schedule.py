@@ -22,7 +22,6 @@ class Optimisation:
         schedule: after a linear warm-up, constant, or falling to ``floor`` times the peak: linearly, as a cosine,
             or held until half of the steps and then linearly.
         warmup: share of the steps; from 1 on, their number.
-        tower: at what share of the rate the vision tower learns.
         clip: largest gradient norm; 0 for none.
     """
 
@@ -35,13 +34,12 @@ class Optimisation:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    tower: float = 1.0
     clip: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice(self.optimizer, OPTIMIZERS, "optim.optimizer")
         check_choice(self.schedule, SCHEDULES, "optim.schedule")
-        for name in ("lr", "muon_lr", "warmup", "floor", "weight_decay", "eps", "tower", "clip"):
+        for name in ("lr", "muon_lr", "warmup", "floor", "weight_decay", "eps", "clip"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise UsageError(f"optim.{name} must be a number from 0, not {value}")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .batches import Batch
+from .batches import Batch, pixels
 from .examples import Example
 from .trainable import Preparer
 
@@ -69,7 +69,7 @@ def collate_shared(bundles: Sequence[Bundle], preparer: Preparer, pad: int) -> B
         "attention_mask": _mask(owner),
         "position_ids": positions,
         "logits_to_keep": torch.from_numpy(columns),
-        **preparer.tensors("", [image for bundle in bundles for image in bundle[0].images]),
+        **pixels([bundle[0] for bundle in bundles], preparer),
     }
     tokens = sum(map(width, bundles))
     kept = torch.from_numpy(targets[:, columns]), torch.from_numpy(weights[:, columns])

@@ -28,7 +28,7 @@ from ..harness.store import write_json
 from ..harness.task import Illustration, Mark
 from ..harness.types import Box, Json, Size
 from . import checkpoints
-from .learner import optimizers
+from .learner import look, optimizers
 from .pictures import Album
 from .schedule import Optimisation
 from .trainable import Trainable
@@ -272,12 +272,10 @@ class Tower(torch.nn.Module):
         self.visual = cast(torch.nn.Module, inner.visual)
         self.head = torch.nn.Linear(engine.module.config.get_text_config().hidden_size, outputs)
         torch.nn.init.constant_(self.head.bias, PRIOR)
-        self._tensors = engine.processor.tensors
+        self._engine = (engine,)  # in a tuple, so that its module is not taken for a part of this one
 
     def forward(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        inputs = self._tensors("", images)
-        found = self.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
-        return cast(torch.Tensor, self.head(getattr(found, "pooler_output", found)))
+        return cast(torch.Tensor, self.head(look(self._engine[0], images)))
 
 
 @torch.no_grad()

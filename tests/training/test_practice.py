@@ -12,7 +12,7 @@ from prh.harness.types import Box, Size
 from prh.training import checkpoints
 from prh.training.config import build, read_recipe
 from prh.training.pictures import Album
-from prh.training.practice import Pool, PracticeConfig, Stage, practise
+from prh.training.practice import PARTS, Pool, PracticeConfig, Stage, practise
 from prh.training.schedule import Optimisation
 from prh.training.sight import COLUMNS, ROOM, Labels, SightConfig, glance, train_sight
 from prh.training.tiny import TinyConfig
@@ -144,4 +144,4 @@ def test_the_recipe_of_the_embedded_checkpoints_is_one():
     values, _ = read_recipe("tiny")
     made = build(TinyConfig, values)
     assert made.practice.steps > 1000
-    assert all(key.split("/")[1] in ("overview", "closeup") for stage in made.practice.stages for key in stage.mix)
+    assert all(key.split("/")[1] in PARTS for stage in made.practice.stages for key in stage.mix)

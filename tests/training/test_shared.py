@@ -1,6 +1,7 @@
 """Conversations that share their beginning: one row, and the losses and gradients each would have alone."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from prh.harness.settings import resolve
 from prh.training.batches import collate
 from prh.training.drills import drills, talk
 from prh.training.examples import encode
-from prh.training.learner import token_losses
+from prh.training.learner import FEATURES, look, token_losses
 from prh.training.pictures import Album
 from prh.training.shared import collate_shared, shared, width
 from prh.training.trainable import open_trainable
@@ -86,3 +87,12 @@ def test_a_conversation_alone_keeps_every_trained_id(opened, bundles):
         made = collate_shared([bundle[:1]], engine.processor, engine.pad)
         kept = made.targets[made.weights > 0].tolist()
         assert kept == bundle[0].ids[bundle[0].weights > 0].tolist()
+
+
+def test_what_a_frozen_tower_made_of_images_stands_for_them(opened, bundles):
+    engine, _ = opened
+    with torch.no_grad():
+        seen = [[replace(one, images=(), inputs={FEATURES: look(engine, one.images)}) for one in b] for b in bundles]
+        expected = token_losses(engine.module, collate_shared(bundles, engine.processor, engine.pad))
+        found = token_losses(engine.module, collate_shared(seen, engine.processor, engine.pad))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
