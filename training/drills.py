@@ -41,6 +41,8 @@ CELLS = 10
 LOOSE = 1
 # Most frames of a close-up of a clip.
 MOST_FRAMES = 8
+# How often a close-up is asked about with choices.
+CHOOSING = 0.25
 # Most close-ups of one picture.
 CLOSEUPS = 3
 # How often an attempt is a call rather than an answer at once, and how often such a call is an error: about what
@@ -124,7 +126,7 @@ def _answer(
     form, names = form_of(asked.question)
     choices = tuple(rng.sample(asked.choices, len(asked.choices)))
     said = form.words.say("finding", {**names, "value": spoken(asked.answer)})
-    answer = LETTERS[choices.index(asked.answer)] if choices else asked.answer
+    answer = LETTERS[choices.index(asked.answer)] if choices else spoken(asked.answer)
     reply = f"{said}{BREAK}{BOXED.format(answer=answer)}"
     return Drill(kind, _sample(asked.question, choices), frames, clip, close, reply)
 
@@ -148,7 +150,12 @@ def _closeup(picture: Illustration, thing: Thing, size: Size, rng: random.Random
     right, bottom = min(CELLS, right + rng.randint(0, LOOSE)), min(CELLS, bottom + rng.randint(0, LOOSE))
     box = Box(left, top, right, bottom).scaled(size.width / CELLS, size.height / CELLS)
     crop = picture.frames[0].crop((round(box.left), round(box.top), round(box.right), round(box.bottom)))
-    return _answer("closeup", _question(picture, thing), (crop,), rng, close=True)
+    return _answer("closeup", _alone(_question(picture, thing), rng), (crop,), rng, close=True)
+
+
+def _alone(asked: Asked, rng: random.Random) -> Asked:
+    """A question mostly without its choices: with them, what is first learned is to repeat any one of them."""
+    return asked if rng.random() < CHOOSING else replace(asked, choices=())
 
 
 def _question(picture: Illustration, thing: Thing) -> Asked:
@@ -203,7 +210,7 @@ def _clip(picture: Illustration, rng: random.Random) -> Iterator[Drill]:
             yield _answer("direct", asked, picture.frames, rng, close=False, clip=True)
         shown = [picture.frames[number - 1] for number in some(asked.evidence.frames, MOST_FRAMES, rng)]
         if len(asked.evidence.frames) < len(picture.frames) or not asked.legible:
-            yield _answer("closeup", asked, tuple(shown), rng, close=True)
+            yield _answer("closeup", _alone(asked, rng), tuple(shown), rng, close=True)
     yield _attempt(picture, rng)
 
 

@@ -107,27 +107,45 @@ def part(drill: Drill) -> str:
     return "attempt" if drill.kind == "attempt" else "closeup" if drill.close else "overview"
 
 
-@dataclass(frozen=True, slots=True)
 class Kept:
-    """The drills of one part about one picture.
+    """The drills of one part about one picture, encoded when they are first met.
 
     Attributes:
         number: of the picture.
-        seen: what the vision tower made of what each drill shows, visual tokens x width; one where they show the same.
     """
 
-    number: int
-    examples: tuple[Example, ...]
-    seen: tuple[torch.Tensor, ...]
+    def __init__(self, number: int, drills: Sequence[Drill], alike: bool, encoded: Callable[[Drill], Example]) -> None:
+        self.number = number
+        self.drills = drills
+        self._alike = alike
+        self._encoded = encoded
+        self._examples: dict[int, Example] = {}
+        self._seen: dict[int, torch.Tensor] = {}
 
-    def some(self, places: Sequence[int], *, frozen: bool) -> Bundle:
-        """The drills at these places; where the tower is frozen, with what it made of their images instead of them."""
-        if not frozen:
-            return [self.examples[place] for place in places]
+    def some(self, places: Sequence[int], look: Callable[[Example], torch.Tensor] | None) -> Bundle:
+        """The drills at these places; where the tower is frozen, with what it makes of their images instead of them.
+
+        Args:
+            look: runs the frozen tower; None where it is not frozen.
+        """
+        made = [self._example(place) for place in places]
+        if look is None:
+            return made
         return [
-            replace(self.examples[place], images=(), inputs={FEATURES: self.seen[place % len(self.seen)]})
-            for place in places
+            replace(one, images=(), inputs={FEATURES: self._features(place, one, look)})
+            for place, one in zip(places, made, strict=True)
         ]
+
+    def _example(self, place: int) -> Example:
+        if place not in self._examples:
+            self._examples[place] = self._encoded(self.drills[place])
+        return self._examples[place]
+
+    def _features(self, place: int, example: Example, look: Callable[[Example], torch.Tensor]) -> torch.Tensor:
+        key = 0 if self._alike else place
+        if key not in self._seen:
+            self._seen[key] = look(example)
+        return self._seen[key]
 
 
 class Pool:
@@ -167,17 +185,18 @@ class Pool:
     def _draw(self, name: str, place: int) -> None:
         album = self._albums.setdefault(name, Album(name, self.config.seed))
         rng = random.Random(f"{self.config.seed} {name} {place}")  # noqa: S311 - exercises, not secrets
-        how = cast(Weighing, self.config.weigh)
-        found: dict[str, list[Example]] = defaultdict(list)
+        found: dict[str, list[Drill]] = defaultdict(list)
         for drill in drills(album(place), rng):
-            key = f"{name}/{part(drill)}"
-            made = encode(key, talk(drill, self.engine, self.setting), self.engine, how, TALL)
-            found[key].append(replace(made, weights=made.weights * WORTH.get(drill.kind, 1)))
-        for key, examples in found.items():
-            alike = examples[:1] if key.endswith("overview") else examples
-            self._held[key].append(Kept(self._number, tuple(examples), tuple(map(self._seen, alike))))
+            found[part(drill)].append(drill)
+        for which, some in found.items():
+            self._held[f"{name}/{which}"].append(Kept(self._number, some, which != "closeup", self._encoded))
 
-    def _seen(self, example: Example) -> torch.Tensor:
+    def _encoded(self, drill: Drill) -> Example:
+        how = cast(Weighing, self.config.weigh)
+        made = encode("drill", talk(drill, self.engine, self.setting), self.engine, how, TALL)
+        return replace(made, weights=made.weights * WORTH.get(drill.kind, 1))
+
+    def _look(self, example: Example) -> torch.Tensor:
         """What the tower makes of an example's images, as it is now."""
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
             return look(self.engine, example.images)
@@ -196,8 +215,8 @@ class Pool:
     def _one(self, key: str, rng: np.random.Generator, *, frozen: bool) -> Bundle:
         held = self._held[key]
         kept = held[int(rng.integers(len(held)))]
-        places = rng.permutation(len(kept.examples))[: self.config.questions if key.endswith("overview") else 1]
-        return kept.some([int(place) for place in places], frozen=frozen)
+        places = rng.permutation(len(kept.drills))[: self.config.questions if key.endswith("overview") else 1]
+        return kept.some([int(place) for place in places], self._look if frozen else None)
 
 
 class PracticeFeed(Feed):
