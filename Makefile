@@ -13,7 +13,7 @@ VENV_TV ?= .venv-tv
 
 VENV_TRL ?= .venv-trl
 
-.PHONY: setup demo test test-lmms test-trl test-tv bench-sft check format clean
+.PHONY: setup demo test test-lmms test-trl test-tv bench bench-engine bench-harness bench-startup bench-sft check format clean
 
 setup: $(VENV)/.ready
 
@@ -54,6 +54,12 @@ $(VENV_TV)/.ready: pyproject.toml constraints-tv.txt
 # Our SFT trainer against TRL's: the same losses, and the time of a step.
 test-trl: $(VENV_TRL)/.ready
 	$(VENV_TRL)/bin/python -m pytest -q -p no:cacheprovider tests/trl
+
+# What a sample costs: see docs/performance.md. One thread; each prints a table, and JSON=FOLDER keeps the figures.
+bench: bench-engine bench-harness bench-startup
+
+bench-engine bench-harness bench-startup: bench-%: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/bench_$*.py $(if $(JSON),--json $(JSON)/$*.json)
 
 bench-sft: $(VENV_TRL)/.ready
 	OMP_NUM_THREADS=1 $(VENV_TRL)/bin/python tests/benchmarks/bench_sft.py

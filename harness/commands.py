@@ -49,7 +49,7 @@ TOO_MANY_ERRORS = 3
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Episodes a sample (avg@k).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of sampling.")
 @click.option("--temperature", type=click.FloatRange(0), help="0 is greedy. [default: the checkpoint's, else 0]")
-@click.option("--concurrency", type=click.IntRange(1), default=16, show_default=True, help="Episodes at once.")
+@click.option("--concurrency", type=click.IntRange(1), default=24, show_default=True, help="Episodes at once.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16, float16.")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file. [default: prh.toml where there is one]")

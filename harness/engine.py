@@ -91,7 +91,11 @@ class Engine(Protocol):
         ...
 
     def describe(self) -> Mapping[str, Json]:
-        """What a manifest should say of it: name, dtype, device, versions."""
+        """What a manifest should say of it: name, dtype, device, versions, and what it has done so far.
+
+        ``notice`` is a line that its user should read before a run; ``work`` counts what it has done: ``new_tokens``,
+        ``occupancy`` and ``cache_share`` from 0 to 1, and ``seconds`` by what they were spent on.
+        """
         ...
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +19,7 @@ from .record import SCHEMA, Record
 from .registry import guarded
 from .request import Request, data_options, engine_options, error_share
 from .runner import DRAIN_SECONDS, Stop, pending, run_all
-from .scoring import check_reads, score_records, score_row, summarise
+from .scoring import check_reads, score_records, score_row, scored_part, summarise
 from .settings import Layer, Setting, check_keys, resolve
 from .signals import Drain
 from .store import (
@@ -44,7 +44,11 @@ GRACE_SECONDS = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An evaluation ready to run: the first screen shows it."""
+    """An evaluation ready to run: the first screen shows it.
+
+    Attributes:
+        spent: seconds beside the engine, by what they were spent on, while it runs; see ``run_all``.
+    """
 
     request: Request
     task: Task
@@ -56,6 +60,7 @@ class Plan:
     identity: Mapping[str, Json]
     max_error_share: float
     warnings: Sequence[str]
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,8 @@ def plan(request: Request) -> Plan:
         **guarded("the protocol", setting.identity),
     }
     warnings = _warnings(task, dataset, setting)
+    if described.get("notice"):
+        warnings.append(str(described["notice"]))
     return Plan(request, task, profile, dataset, samples, engine, setting, identity, allowed, warnings)
 
 
@@ -196,17 +203,17 @@ def run(plan: Plan, watcher: Watcher | None = None) -> Result:
         number = asyncio.run(_run(plan, jobs, store, watcher.finished)) if jobs else 0
         _finish(folder, plan, done=not number)
         metrics = score(folder, plan.task, plan.profile, plan.setting.protocol.answer_tag)
-    records = read_records(folder)
-    errors = cast("Mapping[str, int]", metrics["errors"])
-    share = sum(errors.values()) / len(records) if records else 0.0
+    errors = sum(cast("Mapping[str, int]", metrics["errors"]).values())
+    records = int(cast(int, metrics["n"])) + errors
+    share = errors / records if records else 0.0
     expected = len(plan.samples) * plan.request.repeats
     failed = share > plan.max_error_share
-    return Result(folder, metrics, len(records), expected, store.damaged, share, failed, number)
+    return Result(folder, metrics, records, expected, store.damaged, share, failed, number)
 
 
 def score(folder: Path, task: Task, profile: Profile, answer_tag: str, *, derived: bool = True) -> dict[str, Json]:
     """Score a run under a profile: writes ``scores/P.jsonl`` and, for the run's own profile, ``metrics.json``."""
-    records, damaged = read_run(folder)
+    records, damaged = read_run(folder, scored_part)
     rows = score_records(records, task, profile, answer_tag)
     write_lines(folder / "scores" / f"{profile.name}.jsonl", map(score_row, rows))
     own = read_manifest(folder)
@@ -281,6 +288,7 @@ def _finish(folder: Path, plan: Plan, *, done: bool) -> None:
     value["finished"] = time.time() if done else None
     value["expected"] = max(int(cast(int, value["expected"])), len(plan.samples) * plan.request.repeats)
     value["engine"] = cast(Json, dict(plan.engine.describe()))
+    value["seconds"] = {name: round(seconds, 3) for name, seconds in plan.spent.items()}
     write_json(folder / MANIFEST, value)
 
 
@@ -297,7 +305,14 @@ async def _run(
     with Drain(stop.event, DRAIN_SECONDS + GRACE_SECONDS, say) as drain:
         try:
             await run_all(
-                jobs, plan.engine, plan.setting, store, concurrency=plan.request.concurrency, stop=stop, report=report
+                jobs,
+                plan.engine,
+                plan.setting,
+                store,
+                concurrency=plan.request.concurrency,
+                stop=stop,
+                report=report,
+                spent=plan.spent,
             )
         finally:
             with contextlib.suppress(Exception):  # every record is written; what cannot be closed dies with the process

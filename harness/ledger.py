@@ -8,12 +8,14 @@ nowhere else; placeholder spans and grids follow from a seen size and the ids, s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image
 
-from .media import Media, Picture, load_image, pixel_digest, resize
+from .media import Media, pixel_digest, resize
+from .pictures import PICTURES
 from .types import BadCall, Box, Call, PixelBudget, Role, Size, Span
 from .video import read_frames
 
@@ -127,7 +129,7 @@ class Draft:
     frame: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Conversation:
     """The append-only ledger of one episode.
 
@@ -175,17 +177,21 @@ class Conversation:
             if medium.kind == "video":
                 self._open_video(medium)
             else:
-                self._open_image(medium, load_image(medium))
+                self._open_image(medium)
 
-    def _open_image(self, medium: Media, picture: Picture) -> None:
+    def _open_image(self, medium: Media) -> None:
+        data = medium.encoded()
+        digest = hashlib.sha256(data).hexdigest()
+        picture = PICTURES.open(digest, data, medium.name)
         resized, seen = self.seen_size(picture.size, self.budget.input)
         index = len(self.items) + 1
         whole = Box(0, 0, *picture.size)
-        item = MediaItem(index, "image", medium.name, medium.digest(), picture.size, seen, 0, index, whole)
-        working = picture.image if self.working == "original" else resize(picture.image, resized)
-        source = working if self.working == "resized" else resize(picture.image, resized)
+        item = MediaItem(index, "image", medium.name, digest, picture.size, seen, 0, index, whole)
+        original = self.working == "original"
+        working = picture.image if original else PICTURES.resized(digest, picture.image, resized)
+        shown = PICTURES.resized(digest, picture.image, resized, seen)
         self.items.append(item)
-        self.shown.append(Shown((working,), (resize(source, seen),), medium.encoded(), picture.suffix))
+        self.shown.append(Shown((working,), (shown,), data, picture.suffix))
 
     def _open_video(self, medium: Media) -> None:
         clip = read_frames(medium)

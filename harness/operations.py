@@ -60,7 +60,7 @@ class View:
         return item, frame, self.image(item, frame)
 
     def image(self, item: MediaItem, frame: int = 0) -> Image.Image:
-        """The image to work on, of a video the frame with this number."""
+        """The image to work on, of a video the frame with this number. Others may share it: it must not be changed."""
         return self.conversation.pixels(item.index).working[max(frame, 1) - 1]
 
 

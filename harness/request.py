@@ -22,6 +22,7 @@ class Request:
     Attributes:
         overrides: settings from the command line, the strongest layer.
         config: settings from ``prh.toml``.
+        concurrency: episodes at once: more than the engine's batch, so that some are ready whenever a row is free.
     """
 
     model: str
@@ -33,7 +34,7 @@ class Request:
     selection: Selection = field(default_factory=Selection)
     repeats: int = 1
     seed: int = 0
-    concurrency: int = 16
+    concurrency: int = 24
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .engine import Engine
@@ -41,19 +42,27 @@ async def run_all(
     concurrency: int,
     stop: Stop | None = None,
     report: Callable[[Record], None] = lambda _: None,
+    spent: dict[str, float] | None = None,
 ) -> None:
     """Run the jobs, appending each episode as it finishes, in any order.
+
+    Args:
+        spent: where seconds are added up by what they were spent on beside the engine: ``media``, ``tools`` and
+            ``store``. Episodes run beside one another, so that the sum may be more than the run took.
 
     Raises:
         StoreError: a record could not be written; what was written before is intact.
     """
     waiting = iter(jobs)
+    spent = {} if spent is None else spent
     stop = stop or Stop()
     stopping = asyncio.create_task(stop.event.wait())
     running: set[asyncio.Task[Record]] = set()
     try:
         while True:
-            _admit(running, waiting, engine, setting, store, 0 if stop.event.is_set() else concurrency)
+            room = 0 if stop.event.is_set() else concurrency - len(running)
+            for sample, repeat in itertools.islice(waiting, max(0, room)):
+                running.add(asyncio.create_task(_one(sample, repeat, engine, setting, store, spent)))
             if not running:
                 return
             await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -71,20 +80,11 @@ async def run_all(
         await asyncio.gather(stopping, *running, return_exceptions=True)
 
 
-def _admit(
-    running: set[asyncio.Task[Record]],
-    waiting: Iterator[Job],
-    engine: Engine,
-    setting: Setting,
-    store: RunStore,
-    concurrency: int,
-) -> None:
-    for sample, repeat in itertools.islice(waiting, max(0, concurrency - len(running))):
-        running.add(asyncio.create_task(_one(sample, repeat, engine, setting, store)))
-
-
-async def _one(sample: Sample, repeat: int, engine: Engine, setting: Setting, store: RunStore) -> Record:
+async def _one(
+    sample: Sample, repeat: int, engine: Engine, setting: Setting, store: RunStore, spent: dict[str, float]
+) -> Record:
     trajectory = await run_episode(sample, engine, setting, repeat)
+    start = time.perf_counter()
     try:
         record = to_record(trajectory, await asyncio.to_thread(store.keep_media, trajectory.conversation))
         line = encode_line(record)
@@ -95,4 +95,7 @@ async def _one(sample: Sample, repeat: int, engine: Engine, setting: Setting, st
         record = failure(sample, repeat, f"the episode cannot be recorded: {reason}")
         line = encode_line(record)
     store.append_line(line)
+    own = {"media": trajectory.seconds.get("media", 0.0), "tools": trajectory.seconds.get("operations", 0.0)}
+    for name, seconds in {**own, "store": time.perf_counter() - start}.items():
+        spent[name] = spent.get(name, 0.0) + seconds
     return record

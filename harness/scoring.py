@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -13,6 +14,24 @@ from .task import Profile, Row, Task
 from .types import END_STATES, ERROR_STATES, Json, Metric, Sample
 
 METRICS_SCHEMA = 1
+SHORT = 32
+
+
+def scored_part(record: Record) -> Record:
+    """What scoring reads of a record; of what was said only the end. A long run's records fit in memory this way."""
+    last = cast("list[Mapping[str, Json]]", record["segments"])[-1:]
+    said: list[Json] = [{key: segment[key] for key in ("role", "parts") if key in segment} for segment in last]
+    left = {key: value for key, value in record.items() if key not in ("media", "crc", "decoders")}
+    return cast(Record, _shared({**left, "segments": said}))
+
+
+def _shared(value: Json) -> Json:
+    """The same value, its keys and its short texts in memory once however many records have them."""
+    if isinstance(value, dict):
+        return {sys.intern(key): _shared(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_shared(part) for part in value]
+    return sys.intern(value) if isinstance(value, str) and len(value) <= SHORT else value
 
 
 def score_records(records: Iterable[Record], task: Task, profile: Profile, answer_tag: str) -> list[Row]:

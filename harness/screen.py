@@ -30,9 +30,11 @@ class Screen(Watcher):
     start: float = 0.0
     last: float = 0.0
     new_tokens: int = 0
+    plan: Plan | None = None
 
     def opened(self, plan: Plan, todo: int) -> None:
         request, setting = plan.request, plan.setting
+        self.plan = plan
         self.total = len(plan.samples) * request.repeats
         self.done = self.total - todo
         self.start = self.last = time.monotonic()
@@ -73,8 +75,16 @@ class Screen(Watcher):
 
     def _count(self, now: float, terminal: bool) -> None:
         seconds = max(now - self.start, 1e-9)
-        line = f"{self.done}/{self.total} episodes, {self.new_tokens / seconds:.0f} tokens/s, {self.errors} errors"
+        work = self._work()
+        tokens = cast(int, work.get("new_tokens", self.new_tokens))
+        line = f"{self.done}/{self.total} episodes, {tokens / seconds:.0f} tokens/s, {self.errors} errors"
+        line += "".join(f", {text}" for text in _shares(work))
         click.echo(f"\r{line}\x1b[K" if terminal else line, nl=not terminal or self.done == self.total)
+
+    def _work(self) -> Mapping[str, Json]:
+        """What the engine has counted so far, where it counts."""
+        found = self.plan.engine.describe().get("work") if self.plan else None
+        return found if isinstance(found, dict) else {}
 
     def _clear(self) -> None:
         if sys.stdout.isatty():
@@ -86,10 +96,20 @@ class Screen(Watcher):
             click.echo(f"\nstopped by signal {result.signal}: {result.records} of {result.expected} episodes are kept")
             click.echo(f"next      prh resume {shlex.quote(str(result.folder))}")
             return
+        self._spent()
         click.echo("")
         print_metrics(result.metrics)
         folder = shlex.quote(str(result.folder))
         click.echo(f"\nnext      prh show {folder}\n          prh score {folder} --profile {result.metrics['profile']}")
+
+    def _spent(self) -> None:
+        """Where the time went: the engine's thread, and beside it media, tools and store."""
+        if self.plan is None:
+            return
+        own = cast("Mapping[str, float]", self._work().get("seconds") or {})
+        parts = [f"{name} {seconds:.1f} s" for name, seconds in {**own, **self.plan.spent}.items() if seconds >= 0.05]
+        if parts:
+            click.echo("time      " + ", ".join(parts))
 
 
 @dataclass(slots=True)
@@ -130,6 +150,19 @@ class JsonScreen(Screen):
             expected=result.expected,
             metrics=cast(Json, dict(result.metrics)),
         )
+
+
+def _shares(work: Mapping[str, Json]) -> list[str]:
+    """How full the batch is, what needed no reading, and what the engine's time goes to."""
+    found = []
+    for name, words in (("occupancy", "batch {:.0%} full"), ("cache_share", "{:.0%} of prompts cached")):
+        if isinstance(share := work.get(name), float):
+            found.append(words.format(share))
+    seconds = cast("Mapping[str, float]", work.get("seconds") or {})
+    whole = sum(seconds.values())
+    if whole:
+        found.append(" ".join(f"{name} {part / whole:.0%}" for name, part in seconds.items()))
+    return found
 
 
 def print_metrics(metrics: Mapping[str, Json]) -> None:

@@ -86,8 +86,12 @@ class Journal:
     tail: bytes = b""
 
 
-def read_journal(path: Path) -> Journal:
-    """Every whole record of a journal; what is torn is named, never guessed. Raises StoreError."""
+def read_journal(path: Path, part: Callable[[Record], Record] | None = None) -> Journal:
+    """Every whole record of a journal; what is torn is named, never guessed. Raises StoreError.
+
+    Args:
+        part: what to keep of each record, where that is not all of it.
+    """
     records: list[Record] = []
     damaged: list[str] = []
     tail = b""
@@ -110,7 +114,7 @@ def read_journal(path: Path) -> Journal:
                 if not _is_record(record):
                     damaged.append(f"{path.name} line {number} holds no episode and was left out")
                     continue
-                records.append(record)
+                records.append(part(record) if part else record)
     except FileNotFoundError:
         return Journal([], [])
     except OSError as error:
@@ -190,12 +194,16 @@ def read_records(run: Path) -> list[Record]:
     return read_run(run)[0]
 
 
-def read_run(run: Path) -> tuple[list[Record], list[str]]:
-    """The records of a run as ``read_records`` gives them, and a line for each damaged one. Raises StoreError."""
+def read_run(run: Path, part: Callable[[Record], Record] | None = None) -> tuple[list[Record], list[str]]:
+    """The records of a run as ``read_records`` gives them, and a line for each damaged one. Raises StoreError.
+
+    Args:
+        part: as for ``read_journal``.
+    """
     found = [path for path in journals(run) if path.exists()]
     if not found:
         raise StoreError(f"{run / JOURNAL} is missing; without it nothing is known of the run's episodes")
-    read = [read_journal(path) for path in found]
+    read = [read_journal(path, part) for path in found]
     records = latest([record for journal in read for record in journal.records])
     return records, [line for journal in read for line in journal.damaged]
 

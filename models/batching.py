@@ -1,18 +1,21 @@
-"""Turns of many coroutines, gathered into batches for one worker thread.
+"""Turns of many coroutines, gathered for one worker thread.
 
-The worker knows nothing of models: it is given a function that runs a batch and finishes its jobs. A batch
-that fails, for want of memory above all, is halved until the job at fault stands alone.
+``Worker`` takes jobs in, hands their turns out and closes in good time, whatever its thread does with them.
+``Scheduler`` runs them in plain batches and knows nothing of models: it is given a function that runs a batch and
+finishes its jobs. A batch that fails, for want of memory above all, is halved until the job at fault stands alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from ..harness.engine import Turn
@@ -55,22 +58,10 @@ class Job(Generic[W]):
             return
 
 
-class Scheduler(Generic[W]):
-    """Batches jobs in order of arrival.
+class Worker(Generic[W]):
+    """Jobs of any number of coroutines and one thread that serves them."""
 
-    A batch is taken when none is being prepared that could still join it, so what runs together does not
-    depend on a clock.
-
-    Attributes:
-        run: runs a batch and finishes each job; may raise, having finished some.
-        size: most jobs in a batch.
-        splits: how many times a failed batch was halved.
-    """
-
-    def __init__(self, run: Callable[[Sequence[Job[W]]], None], size: int) -> None:
-        self.run = run
-        self.size = size
-        self.splits = 0
+    def __init__(self) -> None:
         self._waiting: deque[Job[W]] = deque()
         self._running: list[Job[W]] = []
         self._preparing = 0
@@ -103,7 +94,7 @@ class Scheduler(Generic[W]):
         with self._changed:
             self._check_open()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="prh-engine", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="prh-engine", daemon=True)
                 self._thread.start()
         return await asyncio.wrap_future(job.future)
 
@@ -111,12 +102,52 @@ class Scheduler(Generic[W]):
         if self._closed:
             raise ModelError("the engine is closed: open it again to go on")
 
+    def _run(self) -> None:
+        with contextlib.suppress(_Stop):
+            self._work()
+
     def _work(self) -> None:
-        try:
-            while batch := self._take():
-                self._serve(batch)
-        except _Stop:
-            return
+        """Serve jobs until the worker is closed; runs in its thread."""
+        raise NotImplementedError
+
+    async def close(self) -> bool:
+        """Abandon what waits and what runs; the worker is waited for only shortly. Whether it has ended."""
+        with self._changed:
+            self._closed = True
+            jobs = [*self._waiting, *self._running]
+            self._waiting.clear()
+            self._changed.notify_all()
+        for job in jobs:
+            job.fail(ModelError("the engine was closed before this turn was finished"))
+        if self._thread is not None and not await _ended(self._thread, PATIENCE / 2):
+            # A step that is still at work when the interpreter ends can abort the process from within torch.
+            stop, thread = ctypes.py_object(_Stop), ctypes.c_ulong(self._thread.ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, stop)
+            return await _ended(self._thread, PATIENCE / 2)
+        return True
+
+
+class Scheduler(Worker[W]):
+    """Batches jobs in order of arrival.
+
+    A batch is taken when none is being prepared that could still join it, so what runs together does not
+    depend on a clock.
+
+    Attributes:
+        run: runs a batch and finishes each job; may raise, having finished some.
+        size: most jobs in a batch.
+        splits: how many times a failed batch was halved.
+    """
+
+    def __init__(self, run: Callable[[Sequence[Job[W]]], None], size: int) -> None:
+        super().__init__()
+        self.run = run
+        self.size = size
+        self.splits = 0
+
+    def _work(self) -> None:
+        while batch := self._take():
+            self._serve(batch)
 
     def _take(self) -> list[Job[W]]:
         """The next batch; empty once the scheduler is closed."""
@@ -152,21 +183,6 @@ class Scheduler(Generic[W]):
             self._serve(left[:middle])
             self._serve(left[middle:])
 
-    async def close(self) -> None:
-        """Abandon what waits and what runs; the worker is waited for only shortly."""
-        with self._changed:
-            self._closed = True
-            jobs = [*self._waiting, *self._running]
-            self._waiting.clear()
-            self._changed.notify_all()
-        for job in jobs:
-            job.fail(ModelError("the engine was closed before this turn was finished"))
-        if self._thread is not None and not await _ended(self._thread, PATIENCE / 2):
-            # A step that is still at work when the interpreter ends can abort the process from within torch.
-            stop, thread = ctypes.py_object(_Stop), ctypes.c_ulong(self._thread.ident or 0)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, stop)
-            await _ended(self._thread, PATIENCE / 2)
-
 
 async def _ended(thread: threading.Thread, seconds: float) -> bool:
     """Whether a thread ends within some time."""
@@ -176,8 +192,41 @@ async def _ended(thread: threading.Thread, seconds: float) -> bool:
     return not thread.is_alive()
 
 
+class _Pool:
+    """A few daemon threads for what is prepared; asyncio's own would hold the interpreter until they are done."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._threads = 0
+        self._free = 0
+        self._lock = threading.Lock()
+
+    def start(self, task: Callable[[], None]) -> None:
+        """Run a task, which must not raise, as soon as a thread is free."""
+        with self._lock:
+            grow = not self._free and self._threads < self.size
+            self._threads += grow
+            self._free -= not grow and self._free > 0
+        if grow:
+            threading.Thread(target=self._serve, args=(task,), name="prh-prepare", daemon=True).start()
+        else:
+            self._tasks.put(task)
+
+    def _serve(self, task: Callable[[], None]) -> None:
+        while True:
+            task()
+            del task
+            with self._lock:
+                self._free += 1
+            task = self._tasks.get()
+
+
+PREPARING = _Pool(8)
+
+
 async def _beside(prepare: Callable[[], W]) -> W:
-    """Run a function in a daemon thread; asyncio's own threads would hold the interpreter until they are done."""
+    """Run a function in a thread of its own."""
     made: Future[W] = Future()
     made.set_running_or_notify_cancel()
 
@@ -187,7 +236,7 @@ async def _beside(prepare: Callable[[], W]) -> W:
         except BaseException as error:
             made.set_exception(error)
 
-    threading.Thread(target=run, name="prh-prepare", daemon=True).start()
+    PREPARING.start(run)
     return await asyncio.wrap_future(made)
 
 

@@ -1,4 +1,6 @@
-"""The decode loop: a batch of turns, left-padded, with explicit positions and a cache that lives for the turn.
+"""The plain decode loop: a batch of turns, left-padded, with explicit positions and a cache that lives for the turn.
+
+It runs what ``flat`` does not: other families, another attention than ``sdpa``, adapters that add tokens.
 
 Nothing is read from the model object's own state: M-RoPE positions come from the whole conversation's ids and
 grids and go on by one a token, so that batches of any composition give each row what it would get alone.
@@ -10,18 +12,20 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ..harness.engine import Finish, Turn, TurnSpec, Usage
 from ..harness.errors import ModelError
 from .batching import Job
-from .encode import TokenView
 from .loading import base_model
 from .sampling import draw
 
 if TYPE_CHECKING:
     import torch
     from transformers import Cache, PreTrainedModel
+
+    from .encode import TokenView
+    from .trails import Prompt
 
 
 NOT_FINITE = (
@@ -34,7 +38,7 @@ NOT_FINITE = (
 class Work:
     """One turn to produce: the encoded conversation and how to draw."""
 
-    view: TokenView
+    view: TokenView | Prompt
     spec: TurnSpec
 
 
@@ -94,7 +98,7 @@ class Row:
         tail = self.words.decode(self.ids[-max(len(text.encode()) for text in stop) - 1 :])
         return any(text in tail for text in stop)
 
-    def turn(self, seconds: float) -> Turn:
+    def turn(self, seconds: float, usage: Usage) -> Turn:
         """The finished turn. Text that the ids cannot be decoded to makes it malformed."""
         ended = self.ids[-1] in self.words.ends
         text = self.words.decode([token for token in (self.ids[:-1] if ended else self.ids) if token < self.words.size])
@@ -102,7 +106,6 @@ class Row:
         cut = text.rstrip("\ufffd") if finish == "length" else text
         if "\ufffd" in cut:
             finish = "malformed"
-        usage = Usage(len(self.job.work.view.ids), len(self.ids))
         return Turn(text, tuple(self.ids), tuple(self.logprobs), finish, usage=usage, seconds=seconds)
 
 
@@ -151,7 +154,7 @@ class Decoder:
         start = time.perf_counter()
         rows = [Row(job, self.words, torch.Generator().manual_seed(job.work.spec.seed)) for job in jobs]
         with torch.inference_mode():
-            batch, logits = self.prefill([row.job.work.view for row in rows])
+            batch, logits = self.prefill([cast("TokenView", row.job.work.view) for row in rows])
             while True:
                 self._refuse(rows, logits)
                 rows, logits = _let_go(batch, rows, logits)
@@ -162,7 +165,8 @@ class Decoder:
                 for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
                     row.take(token, logprob)
                     if row.finish:
-                        row.job.finish(row.turn(time.perf_counter() - start))
+                        usage = Usage(len(row.job.work.view.ids), len(row.ids))
+                        row.job.finish(row.turn(time.perf_counter() - start, usage))
                 rows, logits = _let_go(batch, rows, logits)
                 if not rows:
                     return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..harness.errors import ModelError
 from ..harness.ledger import Conversation, Segment
 from .render import Chunk, Layout, Renderer
-from .visual import Processor, Video
+from .visual import Medium, Processor, Video
 
 if TYPE_CHECKING:
     import torch
@@ -73,26 +73,30 @@ class Encoder:
         """
         layout = self.renderer.layout(conversation)
         self.rewritten += not layout.exact
-        ids, turns, trained = self._join(layout)
+        ids, turns, trained = self.join(layout.parts)
         inputs: Mapping[str, torch.Tensor] = self.processor.tensors(layout.text, layout.media)
-        spans = self._spans(ids, layout)
+        spans = self.find_spans(ids, layout.media)
         grids: tuple[Grid, ...] = ()
         positions = None
         if self.places is None:
             inputs = self._typed(ids, inputs)
         else:
-            positions = self._positions(self.places, ids, spans, inputs)
+            positions = self.positions(self.places, ids, spans, inputs)
             grids = _grids(layout, inputs)
         return TokenView(tuple(ids), grids, spans, tuple(turns), tuple(trained), positions, inputs, layout.exact)
 
-    def _join(self, layout: Layout) -> tuple[list[int], list[Span], list[bool]]:
+    def join(
+        self, parts: Sequence[Chunk | Segment], before: Sequence[int] = ()
+    ) -> tuple[list[int], list[Span], list[bool]]:
+        """Ids of parts that come after the ids ``before``, where among them replies stand, and which are trained."""
         ids: list[int] = []
         turns: list[Span] = []
         trained: list[bool] = []
-        for part in layout.parts:
+        for part in parts:
             if isinstance(part, Chunk):
-                new = self._chunk(part, opening=not ids)
-                ended = bool(ids) and bool(new) and ids[-1] == new[0] and new[0] in self.ends
+                last = ids[-1:] or list(before[-1:])
+                new = self._chunk(part, opening=not last)
+                ended = last == new[:1] and last[0] in self.ends if new else False
                 new = new[1:] if ended else new
                 trained += [False] * len(new)
             else:
@@ -114,9 +118,10 @@ class Encoder:
             return segment.ids
         return [*self._chunk(Chunk(self.renderer.escape(segment.text), ()), opening=False), self.ends[0]]
 
-    def _spans(self, ids: Sequence[int], layout: Layout) -> tuple[Span, ...]:
+    def find_spans(self, ids: Sequence[int], media: Sequence[Medium]) -> tuple[Span, ...]:
+        """Each run of visual tokens, half-open. Raises ModelError where they are not those of the media."""
         wanted = self.processor.image_ids | self.processor.video_ids
-        runs = self.processor.runs(layout.media)
+        runs = self.processor.runs(media)
         places = [place for place, number in enumerate(ids) if number in wanted]
         if runs is None:
             starts = [place for place in places if place == 0 or ids[place - 1] not in wanted]
@@ -133,9 +138,10 @@ class Encoder:
             spans.append((here[0], here[-1] + 1))
         return tuple(spans)
 
-    def _positions(
+    def positions(
         self, places: Places, ids: Sequence[int], spans: Sequence[Span], inputs: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
+        """Positions of ids that nothing comes before, 3 x ids, from the grids among the inputs."""
         import torch
 
         kinds = torch.zeros(1, len(ids), dtype=torch.int32)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .visual import Tensors
 
 OPTION = "video"
+OPTIONS = (OPTION, "cache_gib")
 MODES = ("auto", "native", "frames")
 # Seconds between frames whose times are not known: a list of frames is two a second to Qwen's own tools.
 STEP = 0.5
@@ -82,7 +83,6 @@ class QwenVideos:
         return lengths
 
     def tensors(self, videos: Sequence[Video]) -> Tensors:
-        import torch
 
         frames = [list(video.frames) for video in videos]
         made = self._pixels(videos=frames, return_tensors="pt", **self._unasked)
@@ -90,7 +90,12 @@ class QwenVideos:
         expected = [self._grid(video) for video in videos]
         if grids.tolist() != expected:
             raise ModelError(f"the video processor made grids {grids.tolist()} of videos whose grids are {expected}")
-        found = {"pixel_values_videos": pixels, "video_grid_thw": grids}
+        return {"pixel_values_videos": pixels, **self.grids(videos)}
+
+    def grids(self, videos: Sequence[Video]) -> Tensors:
+        import torch
+
+        found = {"video_grid_thw": torch.tensor([self._grid(video) for video in videos])}
         if self._timed:
             found["second_per_grid_ts"] = torch.tensor([self._step(video) for video in videos])
         return found
@@ -109,10 +114,10 @@ class QwenVideos:
 
 
 def video_mode(extra: Mapping[str, str]) -> str:
-    """The engine's option ``video``, its only one. Raises UsageError."""
+    """The engine's option ``video``. Raises UsageError, also for an option that the engine does not have."""
     for name in extra:
-        if name != OPTION:
-            raise UsageError(f"the engine transformers has no option {name!r}; it has {OPTION}")
+        if name not in OPTIONS:
+            raise UsageError(f"the engine transformers has no option {name!r}; it has {', '.join(OPTIONS)}")
     mode = extra.get(OPTION, MODES[0])
     if mode not in MODES:
         raise UsageError(f"engine.{OPTION} {mode!r} is not known: use one of {', '.join(MODES)}")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from PIL import Image
 
 from ..harness.errors import ModelError, Prerequisite
+from .patches import Patches
 from .visual import Medium, Message, Video, Videos
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ class QwenProcessor(_Templated):
         self.factor = int(self.images.patch_size * self.images.merge_size)
         if self.factor < 2:
             raise ModelError(f"{title(images)}: patch_size times merge_size is {self.factor} in its image processor")
+        self._patches = Patches(self.images)
         vocabulary = self.tokenizer.get_vocab()
         image_id: object = config.image_token_id
         if not isinstance(image_id, int) or image_id not in vocabulary.values():
@@ -209,21 +211,39 @@ class QwenProcessor(_Templated):
         return found
 
     def tensors(self, text: str, media: Sequence[Medium]) -> Tensors:
+        images, videos = self._sorted(media)
+        return {**self._images(images), **(self._reader().tensors(videos) if videos else {})}
+
+    def grids(self, media: Sequence[Medium]) -> Tensors:
+        import torch
+
+        images, videos = self._sorted(media)
+        patch = int(self.images.patch_size)
+        cells = [[1, image.height // patch, image.width // patch] for image in images]
+        found = {"image_grid_thw": torch.tensor(cells)} if cells else {}
+        return {**found, **(self._reader().grids(videos) if videos else {})}
+
+    def _sorted(self, media: Sequence[Medium]) -> tuple[list[Image.Image], list[Video]]:
+        """Images and videos apart. Raises ModelError where one is not at a size that can be seen."""
         images = [medium for medium in media if not isinstance(medium, Video)]
         videos = [medium for medium in media if isinstance(medium, Video)]
         for image in (*images, *(frame for video in videos for frame in video.frames)):
             if image.width % self.factor or image.height % self.factor:
                 size = f"{image.width}x{image.height}"
                 raise ModelError(f"an image of {size} is not a multiple of {self.factor}: resize it to `engine.fit`")
-        return {**self._images(images), **(self._reader().tensors(videos) if videos else {})}
+        return images, videos
 
     def _images(self, images: Sequence[Image.Image]) -> Tensors:
         if not images:
             return {}
+        if self._patches.exact:
+            import torch
+
+            pixels = [self._patches(image) for image in images]
+            return {"pixel_values": torch.cat(pixels) if len(pixels) > 1 else pixels[0], **self.grids(images)}
         made = self.images(images=list(images), do_resize=False, return_tensors="pt")
         pixels, grids = made["pixel_values"], made["image_grid_thw"]
-        patch = int(self.images.patch_size)
-        expected = [[1, image.height // patch, image.width // patch] for image in images]
+        expected = self.grids(images)["image_grid_thw"].tolist()
         if grids.tolist() != expected:
             raise ModelError(f"the image processor made grids {grids.tolist()} of images whose grids are {expected}")
         return {"pixel_values": pixels, "image_grid_thw": grids}
@@ -266,6 +286,9 @@ class OtherProcessor(_Templated):
         with self.lock:
             made = self.combined(text=[text], images=_only_images(media), return_tensors="pt", add_special_tokens=False)
         return {name: value for name, value in made.items() if name not in ("input_ids", "attention_mask")}
+
+    def grids(self, media: Sequence[Medium]) -> Tensors:
+        return {}
 
 
 def _only_images(media: Sequence[Medium]) -> list[Image.Image]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..harness.errors import ModelError
@@ -58,6 +58,30 @@ class Layout:
     exact: bool
 
 
+@dataclass(slots=True)
+class Story:
+    """How far a conversation has been laid out, so that what comes next is laid out by itself.
+
+    Attributes:
+        segments, messages, media: all of them so far.
+        covered: the template's text that has been given out as parts, replies included.
+        start: the first segment that has not.
+        headed: whether ``covered`` ends in the header of a reply.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    media: list[Sequence[Medium]] = field(default_factory=list)
+    covered: str = ""
+    start: int = 0
+    headed: bool = False
+
+    def begins(self, segments: Sequence[Segment]) -> bool:
+        """Whether the segments go on from these very ones."""
+        count = len(self.segments)
+        return len(segments) >= count and all(a is b for a, b in zip(self.segments, segments, strict=False))
+
+
 class Template(Protocol):
     """Messages to text, with the header of the next reply where ``prompt``."""
 
@@ -96,34 +120,52 @@ class Renderer:
         Raises:
             ModelError: the template refuses it or does not show its images and videos.
         """
-        messages = [self._message(segment, conversation) for segment in conversation.segments]
-        media = [self._media(segment, conversation) for segment in conversation.segments]
-        every = _flat(media)
+        story = Story()
+        self._read(story, conversation)
+        every = _flat(story.media)
         ended = bool(conversation.segments) and conversation.segments[-1].role == "assistant"
-        whole = self.template(messages, prompt=not ended)
+        whole = self.template(story.messages, prompt=not ended)
         try:
-            return Layout(self._grow(conversation.segments, messages, media), whole, every, exact=True)
+            return Layout(self._grow(story), whole, every, exact=True)
         except Rewritten:
             return Layout((self._chunk("", whole, every),), whole, every, exact=False)
 
-    def _grow(
-        self,
-        segments: Sequence[Segment],
-        messages: Sequence[Message],
-        media: Sequence[Sequence[Medium]],
-    ) -> tuple[Chunk | Segment, ...]:
+    def extend(
+        self, story: Story, conversation: Conversation
+    ) -> tuple[tuple[Chunk | Segment, ...], tuple[Medium, ...]]:
+        """The parts that have come since, and their media; the conversation must go on from the story's segments.
+
+        Raises:
+            Rewritten: the template changed what came before; the story is of no more use.
+            ModelError: as ``layout``.
+        """
+        known = len(story.segments)
+        self._read(story, conversation)
+        return self._grow(story, known), _flat(story.media[known:])
+
+    def _read(self, story: Story, conversation: Conversation) -> None:
+        new = conversation.segments[len(story.segments) :]
+        story.segments += new
+        story.messages += [self._message(segment, conversation) for segment in new]
+        story.media += [self._media(segment, conversation) for segment in new]
+
+    def _grow(self, story: Story, known: int = 0) -> tuple[Chunk | Segment, ...]:
+        """The parts of a story from its segment ``known`` on."""
         parts: list[Chunk | Segment] = []
-        covered, start = "", 0
-        for number, segment in enumerate(segments):
+        messages, media = story.messages, story.media
+        for number, segment in enumerate(story.segments[known:], known):
             if segment.role != "assistant":
                 continue
-            before = self.template(messages[:number], prompt=True)
-            parts += [self._chunk(covered, before, _flat(media[start:number])), segment]
+            at_hand = story.headed and number == known
+            before = story.covered if at_hand else self.template(messages[:number], prompt=True)
+            parts += [self._chunk(story.covered, before, _flat(media[story.start : number])), segment]
             after = self.template(messages[: number + 1], prompt=False)
-            covered = before + _spoken(before, after, self.escape(segment.text))
-            start = number + 1
-        if start < len(segments):
-            parts.append(self._chunk(covered, self.template(messages, prompt=True), _flat(media[start:])))
+            story.covered = before + _spoken(before, after, self.escape(segment.text))
+            story.start, story.headed = number + 1, False
+        if story.start < len(story.segments):
+            whole = self.template(messages, prompt=True)
+            parts.append(self._chunk(story.covered, whole, _flat(media[story.start :])))
+            story.covered, story.start, story.headed = whole, len(story.segments), True
         return tuple(parts)
 
     def _chunk(self, covered: str, text: str, media: tuple[Medium, ...]) -> Chunk:
@@ -184,7 +226,7 @@ class Renderer:
         segments = [Segment(role, (Text(text),)) for role, text in (*turns, ("user", "f"))]
         messages = [_plain(segment.role, segment.text) for segment in segments]
         try:
-            self._grow(segments, messages, [()] * len(segments))
+            self._grow(Story(segments, messages, [()] * len(segments)))
         except (Rewritten, ModelError):
             return False
         return True

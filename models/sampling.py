@@ -37,24 +37,32 @@ def draw(logits: torch.Tensor, specs: Sequence[TurnSpec], generators: Sequence[t
 
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     scores = logits.to(wide)
-    allowed = scores.clone()
-    for row, spec in enumerate(specs):
-        if spec.banned_ids:
-            allowed[row, list(spec.banned_ids)] = float("-inf")
+    allowed = scores
+    if any(spec.banned_ids for spec in specs):
+        allowed = scores.clone()
+        if all(spec.banned_ids == specs[0].banned_ids for spec in specs):
+            allowed[:, list(specs[0].banned_ids)] = float("-inf")
+        else:
+            for row, spec in enumerate(specs):
+                if spec.banned_ids:
+                    allowed[row, list(spec.banned_ids)] = float("-inf")
     best, ids = allowed.topk(2, dim=-1)
-    greedy = torch.tensor([spec.temperature <= 0 for spec in specs], device=logits.device)
     tokens = ids[:, 0]
-    logprobs = scores.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-    ties = int((greedy & (best[:, 0] - best[:, 1] < NEAR_TIE)).sum())
-    if not bool(greedy.all()):
+    logprobs = scores.gather(-1, ids[:, :1])[:, 0] - scores.logsumexp(-1)
+    hot = [spec.temperature > 0 for spec in specs]
+    if any(hot):
         uniform = [float(torch.rand((), generator=own, dtype=torch.float64)) for own in generators]
         temperature = torch.tensor([spec.temperature or 1.0 for spec in specs], dtype=wide, device=logits.device)
         top_p = torch.tensor([spec.top_p for spec in specs], dtype=wide, device=logits.device)
         law = distribution(allowed, temperature, top_p)
         drawn = locate(law, torch.tensor(uniform, dtype=wide, device=logits.device))
-        tokens = torch.where(greedy, tokens, drawn)
-        logprobs = torch.where(greedy, logprobs, law.gather(-1, drawn[:, None])[:, 0])
-    return Draw(tokens.tolist(), logprobs.tolist(), ties)
+        sampled = torch.tensor(hot, device=logits.device)
+        tokens = torch.where(sampled, drawn, tokens)
+        logprobs = torch.where(sampled, law.gather(-1, drawn[:, None])[:, 0], logprobs)
+    # One list, so that the device is waited for once; ids are whole numbers far below what a float holds exactly.
+    numbers, shares, gaps = torch.stack([tokens.to(wide), logprobs, best[:, 0] - best[:, 1]]).tolist()
+    ties = sum(gap < NEAR_TIE and not sampled for gap, sampled in zip(gaps, hot, strict=True))
+    return Draw([int(number) for number in numbers], shares, ties)
 
 
 def distribution(scores: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:

@@ -1,28 +1,29 @@
 """The engine ``transformers``: checkpoints of the Hugging Face format, in this process.
 
-Qwen2-VL, Qwen2.5-VL and Qwen3-VL run in batches; other image-text-to-text models run through their own chat
-template and processor, one conversation at a time.
+Qwen2-VL, Qwen2.5-VL and Qwen3-VL run in batches that turns join and leave at any step, over a cache of what has been
+read and seen before; other image-text-to-text models run through their own chat template and processor, one
+conversation at a time.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..harness.engine import Caps, EngineOptions, Turn, TurnSpec, smart_resize
 from ..harness.errors import ModelError, PrhError
 from ..harness.ledger import Conversation
 from ..harness.types import Json, Size, Span
-from .batching import Scheduler
 from .checkpoint import Checkpoint, accepts, defaults, fingerprint, resolve_model
-from .decode import Decoder, Vocabulary, Work
-from .encode import Encoder, Places, TokenView
+from .decode import Work
+from .encode import Encoder, TokenView
 from .loading import base_model, choose_device, load_config, load_module, set_threads, versions
 from .native_video import show_videos, video_mode
+from .paths import cache_room, choose_path
 from .processor import (
     QWEN,
     OtherProcessor,
@@ -34,6 +35,7 @@ from .processor import (
 )
 from .render import Renderer
 from .saving import save_checkpoint
+from .speech import end_tokens, rope_places, vocabulary
 from .visual import Processor
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class TransformersEngine:
         processor: Processor,
         checkpoint: Checkpoint,
         batch: int,
+        room: int | None,
         notes: Mapping[str, Json],
     ) -> None:
         self.module = module
@@ -67,14 +70,13 @@ class TransformersEngine:
         self.vision_ids = processor.vision_ids
         self._notes = dict(notes)
         base = base_model(module)
-        native = processor.factor > 1
         renderer = Renderer(processor.render, processor.image_token, processor.special, processor.video_token)
         ends = end_tokens(base, processor, renderer)
-        self._encoder = Encoder(processor, renderer, ends, rope_places(base) if native else None)
+        places = rope_places(base) if processor.factor > 1 else None
+        self._encoder = Encoder(processor, renderer, ends, places)
         words = vocabulary(processor, ends)
         self.pad = words.pad
-        self._decoder = Decoder(module, words, module.device)
-        self._scheduler: Scheduler[Work] = Scheduler(self._decoder.run, batch if native else 1)
+        self._path = choose_path(module, words, self._encoder, batch, room)
         self.context = int(getattr(base.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
         tool = ("tool",) if re.search("""[\'"]tool[\'"]""", processor.template) else ()
         self.caps = Caps(
@@ -88,7 +90,7 @@ class TransformersEngine:
     @property
     def near_ties(self) -> int:
         """Greedy steps so far at which rounding could have chosen another token."""
-        return self._decoder.near_ties
+        return self._path.near_ties
 
     def fit(self, size: Size, budget: Span) -> Size:
         """The size within the budget; a family other than Qwen-VL then resizes in its own way."""
@@ -103,11 +105,11 @@ class TransformersEngine:
         return self._encoder.encode(conversation)
 
     async def turn(self, conversation: Conversation, spec: TurnSpec) -> Turn:
-        """The next turn, in a batch with whatever else waits. Raises ModelError."""
-        return await self._scheduler.submit(lambda: self._prepare(conversation, spec))
+        """The next turn, in a batch with whatever else runs. Raises ModelError."""
+        return await self._path.scheduler.submit(lambda: self._prepare(conversation, spec))
 
     def _prepare(self, conversation: Conversation, spec: TurnSpec) -> Work:
-        view = self.encode(conversation)
+        view = self._path.view(conversation)
         room = self.context - len(view.ids)
         if room <= 0:
             message = f"the conversation has {len(view.ids)} tokens and the model's context holds {self.context}"
@@ -115,7 +117,8 @@ class TransformersEngine:
         return Work(view, replace(spec, max_new_tokens=min(spec.max_new_tokens, room)))
 
     async def release(self, conversation: Conversation) -> None:
-        """Nothing is kept between turns."""
+        """Forget what was kept of the conversation."""
+        self._path.release(conversation)
 
     def describe(self) -> Mapping[str, Json]:
         """Name, checkpoint, numerics and versions, and what was counted so far."""
@@ -124,7 +127,7 @@ class TransformersEngine:
             "exact_history": self.caps.token_ids,
             "rewritten_histories": self._encoder.rewritten,
             "near_ties": self.near_ties,
-            "batch_splits": self._scheduler.splits,
+            **self._path.summary(),
         }
 
     def save(
@@ -148,11 +151,13 @@ class TransformersEngine:
 
     async def close(self) -> None:
         """Abandon running turns and free the weights."""
-        await self._scheduler.close()
+        if await self._path.scheduler.close():
+            self._path.drop()
         import torch
 
+        device = self.module.device.type
         torch.nn.Module.to(self.module, "meta")
-        if self._decoder.device.type == "cuda":
+        if device == "cuda":
             torch.cuda.empty_cache()
 
 
@@ -213,7 +218,7 @@ class TransformersFactory:
         }
         if processor.factor > 1:
             notes["factor"] = processor.factor
-        return TransformersEngine(module, processor, checkpoint, options.batch, notes)
+        return TransformersEngine(module, processor, checkpoint, options.batch, cache_room(options.extra), notes)
 
 
 def open_processor(config: PreTrainedConfig, checkpoint: Checkpoint, trust_remote_code: bool) -> Processor:
@@ -222,41 +227,3 @@ def open_processor(config: PreTrainedConfig, checkpoint: Checkpoint, trust_remot
     if config.model_type in QWEN:
         return QwenProcessor(config, tokens, checkpoint.holding("preprocessor_config.json"), trust_remote_code)
     return OtherProcessor(config, checkpoint.holding("processor_config.json"), trust_remote_code)
-
-
-def end_tokens(base: PreTrainedModel, processor: Processor, renderer: Renderer) -> tuple[int, ...]:
-    """The ids that end a turn: all of the generation config's, that which the template writes first.
-
-    Raises:
-        ModelError: the checkpoint names none.
-    """
-    named = getattr(base.generation_config, "eos_token_id", None)
-    own = processor.tokenizer.eos_token_id
-    ends = list(named) if isinstance(named, list | tuple) else [own if named is None else named]
-    if not ends or None in ends:
-        raise ModelError("the checkpoint names no end-of-turn token: set eos_token_id in generation_config.json")
-    ending = renderer.ending()
-    written = processor.ids(ending, (), opening=False)[:1] if ending else []
-    for number in ends:
-        if not isinstance(number, int) or not 0 <= number < 1 << 31:
-            raise ModelError(f"the checkpoint's eos_token_id must be ids of tokens, not {number!r}: see its configs")
-    first = written if written and written[0] in ends else [own] if own in ends else []
-    return tuple(dict.fromkeys((*first, *ends)))
-
-
-def rope_places(base: PreTrainedModel) -> Places:
-    """The family's own rule for M-RoPE positions, from whole ids, so that no state of the model is read."""
-
-    def places(ids: torch.Tensor, kinds: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        rule = cast("Callable[..., tuple[torch.Tensor, torch.Tensor]]", base.model.get_rope_index)
-        read = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
-        return rule(ids, mm_token_type_ids=kinds, **{name: inputs[name] for name in read if name in inputs})[0]
-
-    return places
-
-
-def vocabulary(processor: Processor, ends: tuple[int, ...]) -> Vocabulary:
-    """What the decode loop knows of a processor's tokens."""
-    tokenizer = processor.tokenizer
-    pad = ends[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-    return Vocabulary(processor.decode, len(tokenizer), frozenset(ends), processor.vision_ids, pad)

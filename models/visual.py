@@ -52,8 +52,12 @@ class Videos(Protocol):
         """How many ids hold features in each of the runs in which they stand together."""
         ...
 
+    def grids(self, videos: Sequence[Video]) -> Tensors:
+        """Grids of videos in order, and the time between grids where the family wants it."""
+        ...
+
     def tensors(self, videos: Sequence[Video]) -> Tensors:
-        """Pixels and grids of videos in order, and the time between grids where the family wants it."""
+        """Pixels of videos in order, and their grids."""
         ...
 
 
@@ -101,4 +105,8 @@ class Processor(Protocol):
 
     def tensors(self, text: str, media: Sequence[Medium]) -> Tensors:
         """What the model needs of the media, in the order of the text: pixels and their grids."""
+        ...
+
+    def grids(self, media: Sequence[Medium]) -> Tensors:
+        """The grids among ``tensors``, from sizes alone; nothing where a family has none. Raises ModelError."""
         ...

@@ -56,4 +56,6 @@ def opened():
 def family(request, opened):
     """A folder of each Qwen-VL family and its engine."""
     folder = request.getfixturevalue(request.param)
-    return folder, opened(folder)
+    engine = opened(folder)
+    assert engine.describe()["path"] == "fast", engine.describe()
+    return folder, engine

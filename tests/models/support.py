@@ -65,7 +65,34 @@ def turns(engine: TransformersEngine, asked: Iterable[tuple[Conversation, TurnSp
 
 
 def ends(engine: TransformersEngine) -> frozenset[int]:
-    return engine._decoder.words.ends
+    return frozenset(engine._encoder.ends)
+
+
+def batch(engine: TransformersEngine):
+    """The running batch of an engine on the fast path."""
+    return engine._path.scheduler.batch
+
+
+def core(engine: TransformersEngine):
+    """What runs its forwards; ``forward(stream, slots)`` gives logits, rows x vocabulary."""
+    return batch(engine).model
+
+
+def work(engine: TransformersEngine) -> dict:
+    """What it has counted so far."""
+    assert engine.describe()["path"] == "fast", engine.describe()
+    return dict(engine.describe()["work"])
+
+
+def since(engine: TransformersEngine, before: dict) -> dict:
+    """What it has counted since."""
+    return {name: value - before[name] for name, value in work(engine).items() if isinstance(value, int)}
+
+
+def forget(engine: TransformersEngine) -> None:
+    """Empty its caches, as if it had just been opened."""
+    batch(engine).prefixes.clear()
+    batch(engine).gallery.clear()
 
 
 def only(engine: TransformersEngine, *allowed: int) -> tuple[int, ...]:
@@ -81,7 +108,7 @@ def endless(engine: TransformersEngine) -> tuple[int, ...]:
 @contextmanager
 def recorded_logits(monkeypatch):
     """What the engine saw before each token, by the seed of the turn's spec."""
-    from prh.models import decode
+    from prh.models import continuous, decode
 
     seen: dict[int, list[torch.Tensor]] = {}
 
@@ -93,6 +120,7 @@ def recorded_logits(monkeypatch):
     real = decode.draw
     with monkeypatch.context() as patch:
         patch.setattr(decode, "draw", spy)
+        patch.setattr(continuous, "draw", spy)
         yield seen
 
 

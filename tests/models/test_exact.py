@@ -119,32 +119,36 @@ def test_a_neighbour_that_changes_changes_nothing(family, monkeypatch):
     assert (before - after).abs().max() < 1e-4
 
 
-def test_what_padding_holds_is_never_seen(family, monkeypatch):
+def test_what_a_slot_held_before_is_never_seen(family, monkeypatch):
     _, engine = family
-    views = [engine.encode(talk) for talk, _ in _several(engine)[:3]]
-    decoder = engine._decoder
-    with torch.inference_mode():
-        before = decoder.prefill(views)[1]
-        monkeypatch.setattr(decoder, "words", dataclasses.replace(decoder.words, pad=77))
-        after = decoder.prefill(views)[1]
-    assert len({len(view.ids) for view in views}) > 1
-    assert torch.equal(before, after)
+    asked = _several(engine)[:3]
+    with support.recorded_logits(monkeypatch) as seen:
+        turns(engine, asked)
+        before = {seed: torch.stack(rows) for seed, rows in seen.items()}
+        seen.clear()
+        support.forget(engine)
+        with torch.inference_mode():
+            support.batch(engine).slots.buffer.fill_(1e4)
+        turns(engine, asked)
+    assert len({len(engine.encode(talk).ids) for talk, _ in asked}) > 1
+    for seed, rows in before.items():
+        assert (rows - torch.stack(seen[seed])).abs().max() < 1e-5
 
 
 def test_greedy_steps_at_a_near_tie_are_counted(qwen25, opened, monkeypatch):
     engine = opened(qwen25)
     talk, spec = _several(engine)[0]
-    real, before = engine._decoder.step, engine.near_ties
+    real, before = support.core(engine).forward, engine.near_ties
 
-    def tied(batch, tokens):
-        logits = real(batch, tokens)
+    def tied(stream, slots):
+        logits = real(stream, slots)
         logits[:, 5] = logits.max() + 1
         logits[:, 6] = logits.max() + 5e-5
         return logits
 
-    monkeypatch.setattr(engine._decoder, "step", tied)
+    monkeypatch.setattr(support.core(engine), "forward", tied)
     turns(engine, [(talk, dataclasses.replace(spec, temperature=0.0))])
-    assert engine.near_ties - before == spec.max_new_tokens - 1
+    assert engine.near_ties - before == spec.max_new_tokens
     assert engine.describe()["near_ties"] == engine.near_ties
 
 

@@ -64,6 +64,7 @@ def test_an_adapter_runs_on_its_base_and_gives_what_the_merged_model_gives(qwen2
     assert (whole - bare).abs().max() > 1e-2
     assert engine.fingerprint != opened(qwen25).fingerprint
     assert engine.describe()["adapter"] is True
+    assert engine.describe()["path"] == "fast"
     assert engine.describe()["versions"]["peft"]
     support.run(engine.close())
 
@@ -89,8 +90,14 @@ def test_the_rest_of_the_qwen_families_run_in_batches_as_exactly(name, built, op
         say(talk, "system", "s")
         say(talk, "user", noise((cell * (number + 1), cell * 2), number), "What?" * number)
     rows = []
-    real = engine._decoder.step
-    monkeypatch.setattr(engine._decoder, "step", lambda batch, ids: rows.append(len(ids)) or real(batch, ids))
+    real = support.core(engine).forward
+
+    def forward(stream, slots):
+        rows.append(len(stream.tokens) + len(stream.pieces))
+        return real(stream, slots)
+
+    monkeypatch.setattr(support.core(engine), "forward", forward)
+    assert engine.describe()["path"] == "fast"
     for step in range(2):
         asked = [(talk, TurnSpec(6, seed=n, banned_ids=endless(engine))) for n, talk in enumerate(talks)]
         with support.recorded_logits(monkeypatch) as seen:
@@ -134,8 +141,9 @@ def test_another_family_runs_through_its_own_template_and_processor(name, built,
         images = [noise((60 + number, 40 + step), number) for step in range(1 + number % 2)]
         say(talk, "user", *images, f"What is {number}?")
     asked = [(talk, TurnSpec(8, n * 0.6, seed=n, banned_ids=endless(engine))) for n, talk in enumerate(talks)]
-    rows, real = [], engine._decoder.prefill
-    monkeypatch.setattr(engine._decoder, "prefill", lambda views: rows.append(len(views)) or real(views))
+    plain = engine._path.decoder
+    rows, real = [], plain.prefill
+    monkeypatch.setattr(plain, "prefill", lambda views: rows.append(len(views)) or real(views))
     with support.recorded_logits(monkeypatch) as seen:
         got = turns(engine, asked)
     assert rows == [1, 1, 1]
@@ -145,6 +153,8 @@ def test_another_family_runs_through_its_own_template_and_processor(name, built,
         assert (seen[number][0] - logits[-1]).abs().max() < 1e-4
         _continue(engine, folder, talk, turn, seen[number])
     assert "factor" not in engine.describe()
+    assert engine.describe()["path"] == "plain"
+    assert engine.describe()["notice"].startswith(f"the family {name} has no fast path: turns run in plain batches")
     assert engine.caps.token_ids
     for stray in engine.vision_ids:
         turn = turns(engine, [(talks[0], TurnSpec(4, banned_ids=support.only(engine, stray)))])[0]

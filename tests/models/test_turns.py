@@ -11,7 +11,20 @@ from prh.harness.engine import EngineOptions, TurnSpec
 from prh.harness.errors import ModelError
 from prh.harness.types import Size, Span
 from prh.models.transformers_engine import TransformersFactory
-from prh.tests.models.support import conversation, endless, ends, noise, only, reply, run, say, turns
+from prh.tests.models.support import (
+    batch,
+    conversation,
+    core,
+    endless,
+    ends,
+    forget,
+    noise,
+    only,
+    reply,
+    run,
+    say,
+    turns,
+)
 
 
 def ask(text="What?", key="s#0", image=None):
@@ -118,8 +131,8 @@ def test_undecodable_output_is_malformed_unless_it_was_only_cut_off(family):
 
 def test_an_id_that_the_tokenizer_lacks_is_malformed(qwen25, opened, monkeypatch):
     engine = opened(qwen25)
-    words = engine._decoder.words
-    monkeypatch.setattr(engine._decoder, "words", dataclasses.replace(words, size=words.size - 1))
+    words = engine._path.scheduler.words
+    monkeypatch.setattr(engine._path.scheduler, "words", dataclasses.replace(words, size=words.size - 1))
     turn = turns(engine, [(ask(), TurnSpec(5, banned_ids=only(engine, words.size - 1)))])[0]
     assert (turn.finish, turn.text) == ("malformed", "")
 
@@ -145,20 +158,24 @@ def test_out_of_memory_halves_the_batch_and_gives_every_turn(family, monkeypatch
     _, engine = family
     asked = crowd(engine)
     expected = [turns(engine, [one])[0] for one in asked]
-    real, tried, splits = engine._decoder.prefill, [], engine._scheduler.splits
+    real, tried, splits = core(engine).forward, [], engine._path.scheduler.splits
 
-    def scarce(views):
-        tried.append(len(views))
-        if len(views) > 1:
+    def scarce(stream, slots):
+        tried.append(len(stream.tokens) + len(stream.pieces))
+        if tried[-1] > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return real(views)
+        return real(stream, slots)
 
-    monkeypatch.setattr(engine._decoder, "prefill", scarce)
+    monkeypatch.setattr(core(engine), "forward", scarce)
     got = turns(engine, asked)
     assert [(turn.ids, turn.finish) for turn in got] == [(turn.ids, turn.finish) for turn in expected]
     assert max(tried) > 1
-    assert engine._scheduler.splits > splits
-    assert engine.describe()["batch_splits"] == engine._scheduler.splits
+    assert engine._path.scheduler.splits > splits
+    assert engine.describe()["batch_splits"] == engine._path.scheduler.splits
+    assert batch(engine).limit < 4
+    monkeypatch.undo()
+    turns(engine, [(asked[0][0], TurnSpec(64 * 5, banned_ids=endless(engine)))])
+    assert batch(engine).limit == 4, "once memory suffices, rows come back one after another"
 
 
 @pytest.mark.parametrize(
@@ -175,15 +192,16 @@ def test_a_conversation_that_fails_alone_is_the_only_one_that_fails(qwen25, open
     engine = opened(qwen25)
     asked = crowd(engine)
     expected = turns(engine, asked)
-    victim = engine.encode(asked[3][0]).ids
-    real = engine._decoder.prefill
+    forget(engine)
+    real = core(engine).forward
+    victims = len(engine.encode(asked[3][0]).ids)
 
-    def faulty(views):
-        if any(view.ids == victim for view in views):
+    def faulty(stream, slots):
+        if any(piece.start + len(piece.ids) == victims for piece in stream.pieces):
             raise error
-        return real(views)
+        return real(stream, slots)
 
-    monkeypatch.setattr(engine._decoder, "prefill", faulty)
+    monkeypatch.setattr(core(engine), "forward", faulty)
 
     async def gather():
         return await asyncio.gather(*(engine.turn(*one) for one in asked), return_exceptions=True)
@@ -202,22 +220,18 @@ def test_non_finite_logits_cost_their_own_conversation_alone(qwen25, opened, mon
     engine = opened(qwen25)
     asked = [(talk, dataclasses.replace(spec, temperature=temperature)) for talk, spec in crowd(engine, 4)]
     expected = turns(engine, asked)
-    steps = []
-    real_prefill, real_step = engine._decoder.prefill, engine._decoder.step
+    batch(engine).limit = 4
+    steps, real = [], core(engine).forward
 
-    def spoil(logits):
+    def spoil(stream, slots):
+        logits = real(stream, slots)
         steps.append(len(logits))
         if len(steps) == at + 1:
             logits = logits.clone()
             logits[1, 7:9] = bad
         return logits
 
-    def prefill(views):
-        batch, logits = real_prefill(views)
-        return batch, spoil(logits)
-
-    monkeypatch.setattr(engine._decoder, "prefill", prefill)
-    monkeypatch.setattr(engine._decoder, "step", lambda batch, tokens: spoil(real_step(batch, tokens)))
+    monkeypatch.setattr(core(engine), "forward", spoil)
 
     async def gather():
         return await asyncio.gather(*(engine.turn(*one) for one in asked), return_exceptions=True)
@@ -244,15 +258,16 @@ def test_a_cancelled_turn_leaves_its_batch_at_the_next_step(qwen25, opened, monk
     engine = opened(qwen25)
     (first, _), (second, _) = crowd(engine, 2)
     endlessly = TurnSpec(4000, banned_ids=endless(engine))
-    real, rows, started = engine._decoder.step, [], threading.Event()
+    real, rows, started = core(engine).forward, [], threading.Event()
 
-    def slow(batch, tokens):
-        rows.append(len(tokens))
-        started.set()
+    def slow(stream, slots):
+        rows.append(len(stream.tokens) + len(stream.pieces))
+        if rows[-1] == 2:
+            started.set()
         time.sleep(0.002)
-        return real(batch, tokens)
+        return real(stream, slots)
 
-    monkeypatch.setattr(engine._decoder, "step", slow)
+    monkeypatch.setattr(core(engine), "forward", slow)
 
     async def main():
         short = asyncio.create_task(engine.turn(first, dataclasses.replace(endlessly, max_new_tokens=60)))
@@ -273,13 +288,13 @@ def test_a_cancelled_turn_leaves_its_batch_at_the_next_step(qwen25, opened, monk
 def test_closing_ends_running_and_waiting_turns_quickly_and_refuses_new_ones(qwen25, monkeypatch):
     engine = TransformersFactory().open("tiny", EngineOptions(batch=2))
     asked = [(talk, TurnSpec(4000, banned_ids=endless(engine))) for talk, _ in crowd(engine)]
-    started, real = threading.Event(), engine._decoder.step
+    started, real = threading.Event(), core(engine).forward
 
-    def step(batch, tokens):
+    def step(stream, slots):
         started.set()
-        return real(batch, tokens)
+        return real(stream, slots)
 
-    monkeypatch.setattr(engine._decoder, "step", step)
+    monkeypatch.setattr(core(engine), "forward", step)
 
     async def main():
         tasks = [asyncio.create_task(engine.turn(*one)) for one in asked]

@@ -93,6 +93,7 @@ def test_this_environment_has_torchvision_that_works():
 def test_the_engine_says_that_it_shows_videos_whole(family):
     _, engine = family
     assert engine.caps.native_video
+    assert engine.describe()["path"] == "fast"
     assert engine.describe()["video"] == "native"
     assert "video_reason" not in engine.describe()
 

@@ -1,0 +1,83 @@
+"""Decoded images, each made once while there is room, however many samples and repeats show it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from PIL import Image
+
+from .media import Picture, decode, resize
+from .types import Size
+
+CAP = 1 << 25
+
+
+class Pictures:
+    """Images by content and size; what was used longest ago goes first. From any thread.
+
+    An image from here is shared by conversations and must not be changed.
+
+    Attributes:
+        cap: bytes of pixels that may be kept.
+        decoded: how many images were decoded.
+    """
+
+    def __init__(self, cap: int = CAP) -> None:
+        self.cap = cap
+        self.decoded = 0
+        self._kept: OrderedDict[Hashable, Picture] = OrderedDict()
+        self._bytes = 0
+        self._making: dict[Hashable, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def open(self, digest: str, data: bytes, name: str) -> Picture:
+        """The image of some encoded bytes. Raises DataError naming it."""
+
+        def make() -> Picture:
+            self.decoded += 1
+            return decode(data, name)
+
+        return self._get(digest, make)
+
+    def resized(self, digest: str, image: Image.Image, *sizes: Size) -> Image.Image:
+        """The image with this digest, brought to one size after another."""
+        if not sizes:
+            return image
+        before = self.resized(digest, image, *sizes[:-1])
+        if before.size == tuple(sizes[-1]):
+            return before
+        return self._get((digest, *sizes), lambda: Picture(resize(before, sizes[-1]), "")).image
+
+    def _get(self, key: Hashable, make: Callable[[], Picture]) -> Picture:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._kept:
+                    return self._kept[key]
+            try:
+                made = make()
+                self._keep(key, made)
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+            return made
+
+    def _keep(self, key: Hashable, made: Picture) -> None:
+        with self._lock:
+            self._kept[key] = made
+            self._bytes += _size(made)
+            while self._bytes > self.cap:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+
+
+def _size(picture: Picture) -> int:
+    return picture.image.width * picture.image.height * 3
+
+
+PICTURES = Pictures()

@@ -1,0 +1,107 @@
+"""What the harness itself costs, with an engine that answers at once: ``make bench-harness``.
+
+CPU milliseconds of a whole evaluation a sample, from an opened engine to ``metrics.json``: text of one turn, one image
+in three turns (with and without storing the crops), and how both grow; peak memory of the process. Each figure is
+taken in a process of its own.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from measure import arguments, median, report
+from PIL import Image
+from prh.harness import evaluate, store
+from prh.harness.engine import Turn
+from prh.harness.evaluate import Plan, load_profile, load_task
+from prh.harness.media import Media
+from prh.harness.request import Request
+from prh.harness.scripted import ScriptedEngine
+from prh.harness.settings import resolve
+from prh.harness.task import Dataset
+from prh.harness.types import Call, Sample
+
+IMAGES = 50
+CASES = (
+    ("text, 1 turn", "text", 1, 1_000),
+    ("text, 1 turn", "text", 1, 10_000),
+    ("text, 1 turn", "text", 1, 100_000),
+    ("text, 3 turns", "text", 3, 1_000),
+    ("text, 8 turns", "text", 8, 1_000),
+    ("image, 1 turn", "image", 1, 300),
+    ("image, 3 turns", "image", 3, 300),
+    ("image, 3 turns", "image", 3, 3_000),
+    ("image, 8 turns", "image", 8, 300),
+    ("image, 3 turns, crops not stored", "bare", 3, 300),
+    ("500 images of 1024x768, 1 turn", "large", 1, 500),
+)
+SIZES = {"text": [], "image": [640, 480], "bare": [640, 480], "large": [1024, 768]}
+BUDGET = [784, 19600]
+
+
+def pictures(folder, size):
+    rng = np.random.default_rng(0)
+    for number in range(500 if size[0] > 1000 else IMAGES):
+        small = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+        small.resize(size).save(folder / f"{number}.jpg", quality=90)
+        yield folder / f"{number}.jpg"
+
+
+def measure(kind, turns, count, folder):
+    paths = list(pictures(folder, SIZES[kind])) if SIZES[kind] else []
+    media = [(Media("image", path.name, path),) for path in paths] or [()]
+    samples = [
+        Sample(f"s{n:06}", "What is it?", media[n % len(media)], ("A",), "option", ("x", "y"), cluster=str(n))
+        for n in range(count)
+    ]
+    box = {"bbox_2d": [0.1, 0.1, 0.5, 0.5], "target_image": 1}
+    call = Call("crop_image", box) if paths else Call("crop_image", {})
+
+    def script(talk):
+        return "\\boxed{A}" if talk.turns + 1 >= turns else Turn("Look.", native_calls=(call,))
+
+    limits = {"turns": 20, "images": 40}
+    setting = resolve([("benchmark", {"limits": limits, "budget": {"input": BUDGET, "crop": BUDGET}})], 0)
+    engine, task = ScriptedEngine(script), load_task("vstar-mini")
+    request = Request("scripted", "vstar-mini", folder / "run")
+    identity = {"protocol": setting.protocol.name}
+    plan = Plan(
+        request, task, load_profile("strict"), Dataset(samples, {}), samples, engine, setting, identity, 1.0, ()
+    )
+    if kind == "bare":
+        store.encode_image = lambda *_: b""
+    start = time.process_time()
+    result = evaluate.run(plan)
+    seconds = time.process_time() - start
+    assert result.records == count
+    return {"ms": seconds / count * 1e3, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def main():
+    if sys.argv[1] == "--one":
+        kind, turns, count = sys.argv[2:]
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measure(kind, int(turns), int(count), Path(folder))))
+        return
+    args = arguments(__doc__.splitlines()[0], runs=5, most=100_000)
+    rows = []
+    for title, kind, turns, count in CASES:
+        if count > args.most:
+            continue
+        words = [sys.executable, __file__, "--one", kind, str(turns), str(count)]
+        runs = args.runs if count <= 10_000 else 1
+        found = [
+            json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout) for _ in range(runs)
+        ]
+        rows.append([title, count, median(f["ms"] for f in found), median(f["mb"] for f in found)])
+    report("The harness alone", ["what", "samples", "CPU ms a sample", "peak MB"], rows, {"runs": args.runs}, args.json)
+
+
+if __name__ == "__main__":
+    sys.argv += [] if len(sys.argv) > 1 else ["--runs", "5"]
+    main()
