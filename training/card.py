@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 from ..harness import registry
 from ..harness.record import Record
+from ..harness.terminal import safe
 from ..harness.types import Json
 from .known import Known
 from .recipe import Recipe
@@ -63,13 +65,18 @@ def _head(records: Sequence[Record]) -> Iterator[str]:
     yield ""
 
 
+def plain(text: str) -> str:
+    """Text of data or of a recipe on one line of Markdown that shows it as it stands: no link, no tag, no control."""
+    return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", " ".join(safe(" ".join(text.split())).split()))
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
     yield line(header)
     yield line(["---"] * len(header))
-    yield from map(line, rows)
+    yield from (line([plain(str(cell)) for cell in row]) for row in rows)
     yield ""
 
 

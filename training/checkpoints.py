@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, cast
 from filelock import FileLock, Timeout
 
 from ..harness.errors import StoreError
-from ..harness.store import read_json, write_atomic, write_json
+from ..harness.store import write_atomic, write_json
 from ..harness.types import Json
 
 if TYPE_CHECKING:
@@ -171,16 +171,29 @@ def save_states(folder: Path, states: Sequence[Mapping[str, object]], step: int)
 def load_states(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> int:
     """Put saved states into optimizers of the same kind; returns how many steps were done. Raises StoreError."""
     tensors = load_tensors(folder / "optimizer.safetensors")
-    for number, one in enumerate(optimizers):
-        state = one.state_dict()
-        weights = [weight for group in one.param_groups for weight in group["params"]]
-        held: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in tensors.items():
-            which, place_, key = name.split(".", 2)
-            if int(which) == number:
-                held.setdefault(int(place_), {})[key] = sharded_as(value, weights[int(place_)])
-        one.load_state_dict({**state, "state": held})
-    return int(cast(int, read_json(folder / "step.json")["step"]))
+    try:
+        for number, one in enumerate(optimizers):
+            one.load_state_dict({**one.state_dict(), "state": _held(tensors, number, one)})
+        return int(cast(int, json.loads((folder / "step.json").read_text(encoding="utf-8"))["step"]))
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        raise StoreError(f"{folder} cannot be gone on from: {' '.join(str(error).split())}; {DAMAGED}") from None
+
+
+def _held(
+    tensors: Mapping[str, torch.Tensor], number: int, optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, torch.Tensor]]:
+    """The saved state of one optimizer, by weight. Raises ValueError or LookupError where it is another's."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    held: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        which, place_, key = name.split(".", 2)
+        if int(which) != number:
+            continue
+        weight = weights[int(place_)]
+        if value.dim() and value.shape != weight.shape:
+            raise ValueError(f"{name} has the shape {tuple(value.shape)}, its weight {tuple(weight.shape)}")
+        held.setdefault(int(place_), {})[key] = sharded_as(value, weight)
+    return held
 
 
 def sharded_as(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -231,10 +244,14 @@ def trim_log(folder: Path, step: int) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, Json]]:
-    """The whole lines of a training's log, in order; none where there is no log."""
+    """The whole lines of a training's log, in order; none where there is no log. Raises StoreError."""
     path = folder / LOG
     rows: list[dict[str, Json]] = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}; move it away to go on") from None
+    for line in lines:
         try:
             row = json.loads(line)
         except ValueError:  # cut off while it was written

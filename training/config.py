@@ -217,6 +217,8 @@ def _value(hint: object, value: Json, where: str) -> object:
             raise UsageError(f"`{where}` must be a table")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= 10**300:
+            raise UsageError(f"`{where}` must be a number that can be computed with, below 1e300")
         return float(value)
     if not isinstance(value, cast(type, hint)) or (isinstance(value, bool) and hint is not bool):
         raise UsageError(f"`{where}` must be {_named(hint)}, not {value!r}")
@@ -239,6 +241,8 @@ def override(values: dict[str, Json], sets: Sequence[str]) -> dict[str, Json]:
             value = cast(Json, tomllib.loads(f"value = {text}")["value"])
         except tomllib.TOMLDecodeError:
             value = text
+        except (ValueError, RecursionError):  # what Python itself does not take: digits or brackets by the thousand
+            raise UsageError(f"--set {key}: its value is too long a number, or nested too deep") from None
         table = values
         *path, last = key.split(".")
         for name in path:

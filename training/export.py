@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from ..harness.errors import StoreError
+from ..harness.digests import file_digest
+from ..harness.errors import DataError, StoreError
 from ..harness.media import inside
 from ..harness.record import Record
 from ..harness.store import read_records, write_json
@@ -36,13 +37,21 @@ def export(run: Path, target: Path) -> int:
     for record in read_records(run):
         if record["end"] != "answered":
             continue
-        media = {
-            int(cast(int, item["index"])): _items(run, target, item, written)
-            for item in cast("list[dict[str, Json]]", record["media"])
-        }
-        rows.append({"qid": record["id"], "message_list": _messages(record, media)})
+        try:
+            rows.append(_row(run, target, record, written))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise DataError(f"{run}: record {record['id']!r} cannot be exported: {reason}") from None
     write_json(target / FILE, rows)
     return len(rows)
+
+
+def _row(run: Path, target: Path, record: Record, written: dict[str, str]) -> dict[str, Json]:
+    media = {
+        int(cast(int, item["index"])): _items(run, target, item, written)
+        for item in cast("list[dict[str, Json]]", record["media"])
+    }
+    return {"qid": record["id"], "message_list": _messages(record, media)}
 
 
 def _messages(record: Record, media: Mapping[int, Json]) -> list[Json]:
@@ -60,14 +69,20 @@ def _messages(record: Record, media: Mapping[int, Json]) -> list[Json]:
 
 def _items(run: Path, target: Path, item: Mapping[str, Json], written: dict[str, str]) -> Json:
     """A media item as content, its files beside the export."""
-    names: list[Json] = [_file(run, target, name, written) for name in cast("list[str]", item["files"])]
+    digest = "" if item["parent"] else str(item["digest"])
+    names: list[Json] = [_file(run, target, name, written, digest) for name in cast("list[str]", item["files"])]
     return {"video": names} if item["kind"] == "video" else {"image": names[0]}
 
 
-def _file(run: Path, target: Path, name: str, written: dict[str, str]) -> str:
+def _file(run: Path, target: Path, name: str, written: dict[str, str], digest: str) -> str:
+    """A file's name in the export; an input that is kept under the digest of its content must still have it."""
     if name in written:
         return written[name]
     source, kept = inside(run, name), f"{IMAGES}/{Path(name).name}"
+    if not source.is_file():
+        raise DataError(f"{run}: {name} is missing; restore it, or make the folder again")
+    if source.stem == digest and file_digest(source) != digest:
+        raise DataError(f"{run}: {name} is not the file that was kept; restore it, or make the folder again")
     place = target / kept
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

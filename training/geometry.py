@@ -57,7 +57,7 @@ class Grid:
     def of(cls, share: float) -> Grid:
         """A grid whose cells fill the image. Raises UsageError for any other."""
         chosen = Decimal(str(share))
-        if not Decimal("0.001") <= chosen <= Decimal("0.25") or 1 % chosen != 0:
+        if chosen.is_nan() or not Decimal("0.001") <= chosen <= Decimal("0.25") or 1 % chosen != 0:
             raise UsageError(f"`grid` must be a share that divides the image, such as 0.1 or 0.01, not {share}")
         return cls(chosen)
 

@@ -15,6 +15,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker
 
+from ..harness.errors import StoreError
 from ..harness.settings import Setting
 from ..harness.store import write_json
 from ..harness.types import Json
@@ -182,6 +183,8 @@ class Run:
                 write_json(training.out / checkpoints.MANIFEST, manifest(training))
         else:
             step, path = found
+            if step > training.steps:
+                raise StoreError(f"{path} is beyond the last step, {training.steps}; {checkpoints.DAMAGED}")
             state = path / checkpoints.STATE
             if self.learner.driven:
                 self.accelerator.load_state(str(state))

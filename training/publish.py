@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from ..harness.types import Json
+from .card import plain
 
 if TYPE_CHECKING:
     from .loop import Training
@@ -18,11 +20,11 @@ CARD = """\
 ---
 library_name: transformers
 pipeline_tag: image-text-to-text
-base_model: {base}
+base_model: {quoted}
 ---
 # {name}
 
-Trained by `prh train sft` from `{base}` on {count} trajectories, {step} of {steps} steps of {batch}.
+Trained by `prh train sft` from {base} on {count} trajectories, {step} of {steps} steps of {batch}.
 
 It speaks protocol `{protocol}`; `prh.json` holds its pixel budgets and limits, so that this is all it takes:
 
@@ -72,11 +74,14 @@ def card(training: Training, step: int) -> str:
     held: Counter[tuple[str, str]] = Counter()
     for lesson in training.lessons:
         provenance = lesson.provenance
-        held[str(provenance.get("source", "unknown")), str(provenance.get("teacher", "unknown"))] += 1
-    rows = "\n".join(f"| {source} | {teacher} | {count} |" for (source, teacher), count in sorted(held.items()))
+        held[str(provenance.get("source", "unknown")), _teacher(provenance.get("teacher"))] += 1
+    rows = "\n".join(
+        f"| {plain(source)} | {plain(teacher)} | {count} |" for (source, teacher), count in sorted(held.items())
+    )
     return CARD.format(
-        base=training.base,
-        name=training.out.name,
+        quoted=json.dumps(training.base),
+        base=plain(training.base),
+        name=plain(training.out.name),
         count=len(training.lessons),
         step=step,
         steps=training.steps,
@@ -84,3 +89,11 @@ def card(training: Training, step: int) -> str:
         protocol=training.setting.protocol.name,
         data=rows,
     )
+
+
+def _teacher(value: Json) -> str:
+    """Who wrote a trajectory: a name, and the model behind it where there is one."""
+    if not isinstance(value, dict):
+        return str(value or "unknown")
+    name, model = str(value.get("name") or "unknown"), value.get("model")
+    return f"{name} ({model})" if model else name

@@ -58,7 +58,13 @@ def gather(config: SftConfig, root: Path) -> list[Lesson]:
         path = root / name
         if not path.is_file():
             raise DataError(f"data.released: there is no file {path}; give the release's JSON file, unpacked")
-        lessons += released_lessons(path, path.parent, rule)
+        told = list(released_lessons(path, path.parent, rule))
+        if not told:
+            raise DataError(f"{path} holds no conversation")
+        lessons += told
+    idle = next((one.name for one in lessons if not any(said.trained for said in one.script)), None)
+    if config.data.mask == "flags" and idle is not None:
+        raise DataError(f"{idle}: no turn of it is marked as trained; leave it out, or take data.mask = 'last-two'")
     names = [lesson.name for lesson in lessons]
     if len(set(names)) < len(names):
         lessons = [replace(lesson, name=f"{number}:{lesson.name}") for number, lesson in enumerate(lessons)]
@@ -190,7 +196,11 @@ def train(
 
 
 def _check_same(held: Mapping[str, Json], training: Training) -> None:
-    before = flat(cast("Mapping[str, Json]", held.get("identity", {})))
+    identity = held.get("identity")
+    if not isinstance(identity, dict):
+        path = training.out / checkpoints.MANIFEST
+        raise StoreError(f"{path} does not say what was trained; was it edited? restore it, or choose another --out")
+    before = flat(identity)
     now = flat(training.identity)
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key):

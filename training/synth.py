@@ -14,7 +14,7 @@ from typing import cast
 
 from ..harness import registry
 from ..harness.digests import json_digest
-from ..harness.errors import UsageError
+from ..harness.errors import StoreError, UsageError
 from ..harness.evaluate import load_profile
 from ..harness.manifest import check_same, environment
 from ..harness.record import SCHEMA, Record
@@ -151,6 +151,7 @@ async def _synthesise(work: _Work, start: float) -> Made:
                 check_same(cast("Mapping[str, Json]", read_manifest(folder)["identity"]), identity, folder)
             else:
                 write_json(folder / MANIFEST, _manifest(order, work.setting, identity))
+            _check_kept(folder, store.records.values())
             screen.opened(order, known, len(store.records))
             await _estimate(work, shop)
             tallies = await _all(work, shop, store)
@@ -160,6 +161,18 @@ async def _synthesise(work: _Work, start: float) -> Made:
         for one in work.teachers.values():
             await one.close()
     return Made(folder, len(records), tallies, known, time.perf_counter() - start)
+
+
+def _check_kept(folder: Path, records: Iterable[Record]) -> None:
+    """Refuse a folder whose records a synthesis cannot have written. Raises StoreError."""
+    for record in records:
+        provenance = record.get("provenance")
+        made = isinstance(provenance, dict) and provenance.get("template") in templates.KINDS
+        for key in ("gold", "slices", "media", "segments", "inputs"):
+            made = made and isinstance(record.get(key), list)
+        if not made:
+            message = f"record {record['id']!r} was not written by `prh synth`, or was edited"
+            raise StoreError(f"{folder}: {message}; choose another --out")
 
 
 async def _estimate(work: _Work, shop: Shop) -> None:

@@ -17,6 +17,7 @@ from .config import override, read_recipe
 from .export import FILE, export
 from .gates import Refused
 from .known import Known
+from .notices import notices
 from .recipe import Recipe, read
 from .synth import Made, Order, Screen, synthesise
 from .teachers.asking import Cost
@@ -113,7 +114,8 @@ def synth_command(
     command = ["prh", *sys.argv[1:]]
     order = Order(recipe, root, out or Path("runs/lessons"), concurrency, estimate, command)
     try:
-        made = synthesise(order, Progress())
+        with notices():
+            made = synthesise(order, Progress())
     except KeyboardInterrupt:
         click.echo("\nstopped; the same command goes on where it ended", err=True)
         raise

@@ -16,6 +16,7 @@ from ..harness.errors import Prerequisite, UsageError
 from ..harness.terminal import safe
 from ..harness.types import Json
 from .config import SftConfig, build, override, read_recipe, recipe_files
+from .notices import notices
 from .watcher import Watcher
 
 if TYPE_CHECKING:
@@ -46,7 +47,12 @@ def sft_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | None
         from . import sft
     except ImportError as error:
         raise Prerequisite(f"training needs {error.name}, which is not installed: pip install 'prh[train]'") from None
-    sft.train(read, out, root, Screen)
+    try:
+        with notices():
+            sft.train(read, out, root, Screen)
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on after the last checkpoint", err=True)
+        raise
 
 
 @train_group.command("tiny")

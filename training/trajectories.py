@@ -7,11 +7,14 @@ pixel budgets of the very checkpoint that is trained.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from ..harness.digests import file_digest
 from ..harness.engine import Caps, Turn, TurnSpec
 from ..harness.episode import Trajectory, run_episode
 from ..harness.errors import DataError
@@ -19,8 +22,9 @@ from ..harness.ledger import Conversation, Fit
 from ..harness.media import Media, inside
 from ..harness.record import Record, sample_of, text_of, to_record
 from ..harness.settings import Setting
-from ..harness.store import read_records
+from ..harness.store import read_run
 from ..harness.types import Json, Sample, Size, Span
+from .notices import Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class _Performer:
         return self._fit(size, budget)
 
     async def turn(self, conversation: Conversation, spec: TurnSpec) -> Turn:
+        if conversation.turns >= len(self.script):
+            raise DataError("its last turn makes a call and gives no answer")
         return Turn(self.script[conversation.turns].text)
 
     async def release(self, conversation: Conversation) -> None:
@@ -115,11 +121,24 @@ def read_lessons(folder: Path) -> list[Lesson]:
     An evaluation's trajectories are read as well, all their turns untrained or trained as they are marked;
     its videos are kept only as the model saw them, and are refused.
 
+    A damaged line of the journal is left out, and said in a ``Notice``.
+
     Raises:
         StoreError: the folder is no run.
-        DataError: a record lacks what performs it again.
+        DataError: a record lacks what performs it again, or an input is no longer what it was.
     """
-    return [_lesson(folder, record) for record in read_records(folder) if record["end"] == "answered"]
+    records, damaged = read_run(folder)
+    for line in damaged:
+        warnings.warn(f"{folder}: {line}; the synthesis, run again, makes what is missing", Notice, stacklevel=2)
+    return [_read(folder, record) for record in records if record["end"] == "answered"]
+
+
+def _read(folder: Path, record: Record) -> Lesson:
+    try:
+        return _lesson(folder, record)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise DataError(f"{folder}: record {record['id']!r} holds no trajectory: {reason}") from None
 
 
 def _lesson(folder: Path, record: Record) -> Lesson:
@@ -127,20 +146,39 @@ def _lesson(folder: Path, record: Record) -> Lesson:
     segments = cast("list[dict[str, Json]]", record["segments"])
     said = (segment for segment in segments if segment["role"] == "assistant")
     script = tuple(Said(text_of(segment), bool(segment.get("trained"))) for segment in said)
-    provenance = cast("Mapping[str, Json]", record.get("provenance") or {})
+    if not script:
+        raise DataError(f"{folder}: record {record['id']!r} holds no turn of an assistant")
+    provenance = record.get("provenance") or {}
+    if not isinstance(provenance, dict):
+        raise DataError(f"{folder}: record {record['id']!r}: `provenance` must be an object")
     return Lesson(f"{record['id']}#{record['repeat']}", sample, script, provenance)
 
 
 def _media(folder: Path, record: Record) -> tuple[Media, ...]:
     inputs = record.get("inputs")
+    kept = inputs is not None
     if inputs is None:
         inputs = _inputs(folder, record)
     if not isinstance(inputs, list):
         raise DataError(f"{folder}: record {record['id']!r}: `inputs` must be a list")
     try:
-        return tuple(_medium(folder, cast("Mapping[str, Json]", value)) for value in inputs)
-    except (KeyError, TypeError, ValueError) as error:
+        media = tuple(_medium(folder, cast("Mapping[str, Json]", value)) for value in inputs)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{folder}: record {record['id']!r}: its inputs cannot be read: {error}") from None
+    if kept:
+        _check_content(folder, record, media)
+    return media
+
+
+def _check_content(folder: Path, record: Record, media: Sequence[Media]) -> None:
+    """Refuse inputs that are no longer what they were kept as: their files are named after their content."""
+    for medium in media:
+        sources = medium.source if isinstance(medium.source, tuple) else (medium.source,)
+        for path in sources:
+            named = isinstance(path, Path) and re.fullmatch(r"[0-9a-f]{64}", path.stem)
+            if isinstance(path, Path) and named and file_digest(path) != path.stem:
+                message = f"{path.name} is not the file that was kept under this name"
+                raise DataError(f"{folder}: record {record['id']!r}: {message}; restore it, or make the folder again")
 
 
 def _medium(folder: Path, value: Mapping[str, Json]) -> Media:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from fnmatch import translate
@@ -59,7 +60,7 @@ def adapt(module: PreTrainedModel, lora: LoraPart, frozen: tuple[str, ...] = ())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft still uses names that transformers has retired
             return cast("PreTrainedModel", get_peft_model(module, made))
-    except ValueError as error:
+    except (ValueError, re.error) as error:
         raise UsageError(f"lora.targets: {' '.join(str(error).split())[:300]}") from None
 
 
@@ -78,12 +79,17 @@ def load_weights(module: PreTrainedModel, folder: Path, dtype: str) -> None:
     elif (folder / STATE / MASTER).is_file():
         held = load_tensors(folder / STATE / MASTER)
     else:
-        held = open_trainable(str(folder), dtype, "auto", "cpu")[0].module.state_dict()
+        try:
+            held = open_trainable(str(folder), dtype, "auto", "cpu")[0].module.state_dict()
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error}; {DAMAGED}") from None
     own = module.state_dict()
     adapted = hasattr(module, "peft_config")
     lost = set(own) - set(held) - set(_tied(own))
     if set(held) - set(own) or (not adapted and lost) or (adapted and any("lora_" in name for name in lost)):
         raise ModelError(f"{folder} holds the weights of another model; {DAMAGED}")
+    if wrong := next((name for name, value in held.items() if value.shape != own[name].shape), ""):
+        raise ModelError(f"{folder}: {wrong} has another shape than the model's; {DAMAGED}")
     for name, value in held.items():
         own[name].detach().copy_(sharded_as(value, own[name]))
 

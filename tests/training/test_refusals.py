@@ -61,8 +61,10 @@ def test_a_wrong_value_is_told_in_a_line(school, tmp_path, change, said):
     assert not (tmp_path / "out/step-000002").exists()
 
 
-def test_lora_that_fits_nothing(school, tmp_path):
-    assert "lora.targets" in refused(config(tmp_path, school), tmp_path / "out", "lora.rank=2", "lora.targets=['no']")
+@pytest.mark.parametrize("targets", ["no", "*.["])
+def test_lora_that_fits_nothing(school, tmp_path, targets):
+    change = f"lora.targets=['{targets}']"
+    assert "lora.targets" in refused(config(tmp_path, school), tmp_path / "out", "lora.rank=2", change)
 
 
 def test_an_adapter_is_no_base(school, tmp_path):

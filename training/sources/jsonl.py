@@ -46,6 +46,8 @@ KEYS = (
     *("id", *MEDIA, "start", "end", "fps", "shown", "question", "choices", "answer", "answers", "answer_kind"),
     *("box", "boxes", "box_unit", "box_image", "evidence_frames", "category", "licence", "split", "notes"),
 )
+# Frames of one video that a model is shown; they are all held in memory.
+MOST_SHOWN = 1024
 KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
 
 
@@ -134,7 +136,10 @@ def _video(row: Row, name: str, source: Path | tuple[Path, ...]) -> Media:
         row.refuse("fps", "frames a second, more than 0, for a folder or list of frames; a file knows its own times")
     if fps is None and isinstance(frames, tuple) and (start is not None or end is not None):
         row.fail("a window of frames needs their `fps`")
-    return Media("video", name, frames, start, end, fps, row.whole("shown", 1) if row.has("shown") else 16)
+    shown = row.whole("shown", 1) if row.has("shown") else 16
+    if shown > MOST_SHOWN:
+        row.refuse("shown", f"a whole number from 1 to {MOST_SHOWN}")
+    return Media("video", name, frames, start, end, fps, shown)
 
 
 def _source(row: Row, name: str, source: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:

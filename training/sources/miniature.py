@@ -18,6 +18,8 @@ from ..teachers.base import value_of
 from ..wording import form_of
 
 SETTINGS: dict[str, Json] = {"task": "vstar-mini", "editions": 1, "categories": [], "needs_operation": None}
+# More than anyone needs; the questions of all are held in memory.
+MOST_EDITIONS = 10_000
 EVERY_OTHER = (1, 3, 5, 7, 9, 11, 13, 15)
 
 
@@ -50,11 +52,15 @@ class Miniature:
                 raise UsageError(f"source miniature has no setting {key!r}; use {' or '.join(close)}")
         asked = {**SETTINGS, **options.settings}
         name, editions = str(asked["task"]), asked["editions"]
-        if not isinstance(editions, int) or isinstance(editions, bool) or editions < 1:
-            raise UsageError(f"source miniature: `editions` must be a whole number from 1, not {editions!r}")
+        if not isinstance(editions, int) or isinstance(editions, bool) or not 1 <= editions <= MOST_EDITIONS:
+            message = f"`editions` must be a whole number from 1 to {MOST_EDITIONS}"
+            raise UsageError(f"source miniature: {message}, not {editions!r}")
         task = _task(name, editions)
         dataset = task.load(DataOptions(split=options.split, progress=options.progress))
         chosen = [sample for sample in dataset.samples if _wanted(sample, asked)]
+        if not chosen:
+            there = ", ".join(sorted({sample.category for sample in dataset.samples}))
+            raise UsageError(f"source miniature: {name} has no such question; its categories are {there}")
         random.Random(f"{options.seed} {name}").shuffle(chosen)  # noqa: S311 - an order, not a secret
         return self._made(chosen, name, options.split, cast(Drawn, task))
 

@@ -18,6 +18,7 @@ from ...harness.errors import DataError
 from ...harness.media import Media, decode, inside
 from ...harness.types import LETTERS, Box, Json, Size, finite
 from ...harness.untrusted import loads
+from ..notices import Notice
 from ..seeds import Seed
 
 T = TypeVar("T")
@@ -137,6 +138,8 @@ class Row:
             return inside(folder, text)
         except DataError as error:
             self.fail(error)
+        except RuntimeError:  # what Python 3.11 and 3.12 raise
+            self.fail(f"`{key}`: {text!r} is a link that leads to itself; fix the link or the row")
 
     def file(self, key: str, root: Path, name: str, folders: Sequence[str] = ("",)) -> Path:
         """A file that the row names, in the first of the ``folders`` of ``root`` that has it."""
@@ -323,4 +326,5 @@ def sifted(source: str, rows: Iterable[T], make: Callable[[T], Iterable[Seed]], 
         seen.update(ids)
         yield from seeds
     if faults:
-        warnings.warn(f"{source}: {len(faults)} faulty rows passed over, the first: {faults[0]}", stacklevel=2)
+        message = f"{source}: {len(faults)} faulty rows passed over, the first: {faults[0]}"
+        warnings.warn(message, Notice, stacklevel=2)

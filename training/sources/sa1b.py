@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ...harness.errors import DataError
 from ...harness.media import Media
 from ...harness.types import Box, Evidence, Json, Sample, Size
 from ..seeds import Seed, SourceOptions
@@ -81,13 +82,15 @@ def _wanted(asking: Asked, seed: int) -> _Wanted:
 
 
 def _notes(root: Path) -> Iterator[Path]:
-    """The annotation files, in the order of their paths."""
+    """The annotation files, in the order of their paths. Raises DataError where there are none."""
     if root.is_file():
         yield root
         return
-    yield from sorted(root.glob("*.json"))
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        yield from sorted(folder.glob("*.json"))
+    below = sorted(path for path in root.glob("*/") if path.is_dir() and not path.name.startswith("."))
+    found = [path for folder in (root, *below) for path in sorted(folder.glob("*.json")) if path.is_file()]
+    if not found:
+        raise DataError(f"{root}: no .json file; give the folder that holds images and their annotations")
+    yield from found
 
 
 def _seeds(wanted: _Wanted, path: Path) -> Iterator[Seed]:
