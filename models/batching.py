@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -58,7 +59,7 @@ class Job(Generic[W]):
             return
 
 
-class Worker(Generic[W]):
+class Worker(ABC, Generic[W]):
     """Jobs of any number of coroutines and one thread that serves them."""
 
     def __init__(self) -> None:
@@ -106,9 +107,9 @@ class Worker(Generic[W]):
         with contextlib.suppress(_Stop):
             self._work()
 
+    @abstractmethod
     def _work(self) -> None:
         """Serve jobs until the worker is closed; runs in its thread."""
-        raise NotImplementedError
 
     async def close(self) -> bool:
         """Abandon what waits and what runs; the worker is waited for only shortly. Whether it has ended."""

@@ -166,7 +166,7 @@ class TransformersFactory:
 
     summary = "a Hugging Face checkpoint in this process (torch)"
     models: Mapping[str, str] = MappingProxyType(
-        {"tiny": "embedded: real Qwen2.5-VL classes at 1.5 M parameters, a synthetic miniature, untrained"}
+        {"tiny": "embedded: real Qwen2.5-VL classes at 1.6 M parameters, a synthetic miniature, untrained"}
     )
 
     def accepts(self, model: str) -> bool:

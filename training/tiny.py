@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import cast
 
 from ..harness.settings import resolve
-from ..harness.store import read_json, write_json
+from ..harness.store import write_json
 from ..harness.types import Json
 from . import checkpoints
 from .config import SftConfig, build, override, read_recipe
@@ -33,8 +33,6 @@ from .watcher import Watcher
 
 INIT = "tiny-init"
 DTYPE = "bfloat16"
-# What does not go into a published folder: it is of the training and not of the checkpoint.
-LEFT = (checkpoints.STATE, checkpoints.LOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ def make_base(config: TinyConfig, out: Path, say: Callable[[str], None]) -> Path
 
 
 def publish(source: Path, target: Path) -> Path:
-    """A copy of a checkpoint with its weights in bfloat16 and without the training's own files."""
+    """A copy of a checkpoint with its weights in bfloat16 and without the training's own files. Raises PrhError."""
     if (target / "config.json").is_file():
         return target
     engine, layers = open_trainable(str(source), "float32", "eager")
@@ -105,8 +103,3 @@ def publish(source: Path, target: Path) -> Path:
             shutil.copyfile(source / name, workplace / name)
     checkpoints.finish(workplace, target)
     return target
-
-
-def describe(folder: Path) -> Mapping[str, Json]:
-    """What a checkpoint's manifest says of its making."""
-    return read_json(folder / checkpoints.MANIFEST)

@@ -61,7 +61,7 @@ def sft_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | None
 @click.option("--until", type=click.Choice(PARTS), default=PARTS[-1], show_default=True, help="Where to stop.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Over the recipe, as practice.seed=1.")
 def tiny_command(out: Path, recipe: str, until: str, sets: tuple[str, ...]) -> None:
-    """Make the embedded checkpoints from nothing: sight, practice, trajectories, warm start, training."""
+    """Train a tiny checkpoint from nothing: sight, practice, trajectories, warm start, training."""
     values, _ = read_recipe(recipe)
     # oneDNN keeps what it compiled for every shape of a batch; of thousands of shapes that is gigabytes.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
