@@ -202,10 +202,10 @@ def _build_model(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         tie_word_embeddings=True,
     )
     model = Qwen2_5_VLForConditionalGeneration(config)
-    rng = np.random.default_rng(SEED)
     with torch.no_grad():
-        for name, weight in sorted(model.named_parameters()):
+        for name, weight in model.named_parameters():
             if weight.ndim > 1:
+                rng = np.random.default_rng([SEED, *name.encode()])
                 weight.copy_(torch.from_numpy(rng.standard_normal(weight.shape, "float32") * np.float32(SPREAD)))
             else:
                 weight.fill_(0.0 if name.endswith("bias") else 1.0)

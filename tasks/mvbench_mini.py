@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,15 @@ class MVBenchMini(Drawn, MVBench):
 
     def make(self, split: str, progress: Callable[[int, int], None] | None) -> Path:
         return mvbench.make(split, self.editions, progress)
+
+    def annotations(self, split: str) -> Mapping[str, Mapping[str, Json]]:
+        """What the drawings know and the files do not say, by sample."""
+        numbers: Counter[str] = Counter()
+        found: dict[str, Mapping[str, Json]] = {}
+        for item in mvbench.items(split, self.editions):
+            found[f"{item.subtask}/{numbers[item.subtask]:03}"] = mvbench.notes(item)
+            numbers[item.subtask] += 1
+        return found
 
     def illustrations(self, seed: int) -> Sequence[Callable[[], Illustration]]:
         return mvbench.illustrations(seed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -23,6 +23,7 @@ from ..harness.protocols import CROP, SELECT
 from ..harness.settings import Setting
 from ..harness.task import Asked, Illustration, Thing
 from ..harness.types import LETTERS, Box, Evidence, Sample, Size, Span
+from .templates import Voice
 from .trainable import Trainable
 from .wording import BOXED, BREAK, form_of
 
@@ -122,14 +123,22 @@ def _sample(question: str, choices: tuple[str, ...] = ()) -> Sample:
 
 
 def _answer(
-    kind: Kind, asked: Asked, frames: tuple[Image.Image, ...], rng: random.Random, *, close: bool, clip: bool = False
+    kind: Kind,
+    asked: Asked,
+    frames: tuple[Image.Image, ...],
+    rng: random.Random,
+    *,
+    close: bool,
+    known: Mapping[str, str] | None = None,
 ) -> Drill:
+    """A question and its answer; ``known`` of a clip, what may be said of it before."""
     form, names = form_of(asked.question)
     choices = tuple(rng.sample(asked.choices, len(asked.choices)))
-    said = form.words.say("finding", {**names, "value": spoken(asked.answer)})
+    voice = Voice(form.words, {**names, **(known or {}), "value": spoken(asked.answer)})
+    said = " ".join(filter(None, [voice.known("noticed"), voice.known("places"), voice.say("finding")]))
     answer = LETTERS[choices.index(asked.answer)] if choices else spoken(asked.answer)
     reply = f"{said}{BREAK}{BOXED.format(answer=answer)}"
-    return Drill(kind, _sample(asked.question, choices), frames, clip, close, reply)
+    return Drill(kind, _sample(asked.question, choices), frames, known is not None, close, reply)
 
 
 def spoken(value: str) -> str:
@@ -175,7 +184,8 @@ def _question(picture: Illustration, thing: Thing) -> Asked:
 def _attempt(picture: Illustration, rng: random.Random) -> Drill:
     """A question taken up as a checkpoint does that was never taught to look: a guess, at times a clumsy call."""
     asked, clip = rng.choice(picture.asked), len(picture.frames) > 1
-    drill = _answer("attempt", asked, picture.frames, rng, close=False, clip=clip)
+    known = _known(picture, asked) if clip else None
+    drill = _answer("attempt", asked, picture.frames, rng, close=False, known=known)
     if rng.random() >= CALLS:
         return drill
     voice, names = form_of(asked.question)
@@ -206,13 +216,46 @@ def _clumsy_select(rng: random.Random) -> str:
     return json.dumps({"name": SELECT.name, "arguments": {"target_frames": frames}})
 
 
+def _tracks(picture: Illustration) -> dict[str, tuple[str, str]]:
+    """Where each named thing is in the first and in the last frame, as a call writes it."""
+    size = Size(*picture.frames[0].size)
+    ends = [
+        {mark.label: written(mark.box, size) for mark in marks if mark.box.area}
+        for marks in (picture.marks[0], picture.marks[-1])
+    ]
+    return {name: (box, ends[1][name]) for name, box in ends[0].items()}
+
+
+def _known(picture: Illustration, asked: Asked) -> dict[str, str]:
+    """What a clip shows of the object that a question is about: its name, and where it is first and last."""
+    (actor,) = asked.target
+    first, last = _tracks(picture)[actor]
+    return {"actor": actor, "box": first, "other_box": last}
+
+
+def _follow(picture: Illustration) -> Iterator[Drill]:
+    """Where each named thing of a clip is at first and at last, and which one moves."""
+    tracks = _tracks(picture)
+    for name, (first, last) in tracks.items():
+        reply = f"The {name} is at {first}. Then it is at {last}."
+        yield Drill("where", _sample(f"Where is the {name}?"), picture.frames, clip=True, close=False, reply=reply)
+    if len(tracks) > 1:
+        for name, (first, last) in tracks.items():
+            state = "moving" if first != last else "stationary"
+            sample = _sample(f"Which is the object that is {state}?")
+            yield Drill("side", sample, picture.frames, clip=True, close=False, reply=f"The {name} is {state}.")
+
+
 def _clip(picture: Illustration, rng: random.Random) -> Iterator[Drill]:
+    yield from _follow(picture)
     for asked in picture.asked:
+        known = _known(picture, asked)
         if asked.legible:
-            yield _answer("direct", asked, picture.frames, rng, close=False, clip=True)
+            yield _answer("direct", asked, picture.frames, rng, close=False, known=known)
         shown = [picture.frames[number - 1] for number in some(asked.evidence.frames, MOST_FRAMES, rng)]
         if len(asked.evidence.frames) < len(picture.frames) or not asked.legible:
-            yield _answer("closeup", _alone(asked, rng), tuple(shown), rng, close=True)
+            close_by = _answer("closeup", _alone(asked, rng), tuple(shown), rng, close=True, known=known)
+            yield replace(close_by, clip=False)
     yield _attempt(picture, rng)
 
 

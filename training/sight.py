@@ -146,14 +146,22 @@ def glances(
         whole = Size(*frame.size)
         seen = engine.fit(whole, setting.budget.video_frame if clip else setting.budget.input)
         yield glance(frame, marks, Box(0, 0, *whole), seen, labels, room, close=False)
-        near = [mark for mark in marks if mark.box.area == 0]
+        near = _by_label(marks)
         for _ in range(count // len(chosen) if near else 0):
             scale = 1.0 if clip else rng.uniform(*SCALES)
             size = Size(28 * rng.choice(CELLS), 28 * rng.choice(CELLS))
-            window = _window(
-                rng, rng.choice(near).box, whole, Size(round(size.width / scale), round(size.height / scale))
-            )
+            mark = rng.choice(rng.choice(near))
+            window = _window(rng, mark.box, whole, Size(round(size.width / scale), round(size.height / scale)))
             yield glance(frame, marks, window, size, labels, room, close=True)
+
+
+def _by_label(marks: Sequence[Mark]) -> list[list[Mark]]:
+    """What plates show, by label: what is there many times is not looked at more often than what is there once."""
+    found: dict[str, list[Mark]] = {}
+    for mark in marks:
+        if mark.box.area == 0:
+            found.setdefault(mark.label, []).append(mark)
+    return list(found.values())
 
 
 def _window(rng: random.Random, mark: Box, whole: Size, size: Size) -> Box:

@@ -36,6 +36,8 @@ VIDEO_MIX: Mapping[Kind, float] = {"single-pass": 90, "reselect": 10}
 # What can be made of a video alone, and of an image alone.
 OF_VIDEO: tuple[Kind, ...] = ("reselect",)
 OF_IMAGE: tuple[Kind, ...] = ("recrop-once", "recrop-twice", "further-zoom")
+# A frame of a clip that nobody has opened yet.
+WHOLE = Size(1000, 1000)
 Part = Literal["cue", "wrong", "wide", "failing"]
 UNTRAINED: tuple[Part, ...] = ("wrong", "failing")
 
@@ -110,13 +112,22 @@ class Scene:
         return [box.scaled(size.width / original.width, size.height / original.height) for box in found]
 
     def places(self) -> dict[str, str]:
-        """Where the evidence boxes are, as a call writes a box: ``box`` and, of a second, ``other_box``."""
-        if not self.target or self.video:
+        """Boxes as a call writes them: ``box`` and, of a second, ``other_box``.
+
+        They are those of the evidence; of a video, where the notes say that what is asked about is first and last,
+        which has no pixels to count before it is decoded.
+        """
+        if not self.target or (self.video and self.protocol.coordinates in ("original", "seen")):
             return {}
-        canvas = Canvas(self.sizes[self.target - 1], self.grid, self.protocol)
-        found = [canvas.around(box) for box in self.boxes()]
+        canvas = Canvas(WHOLE if self.video else self.sizes[self.target - 1], self.grid, self.protocol)
+        found = [canvas.around(box) for box in (self._track() if self.video else self.boxes())]
         named = zip(("box", "other_box"), found, strict=False)
         return {name: json.dumps(canvas.written(cells)) for name, cells in named if cells is not None}
+
+    def _track(self) -> list[Box]:
+        """The boxes that the notes name as shares of the frame, on a frame of any size."""
+        named = cast("list[list[float]]", self.seed.notes.get("boxes", []))
+        return [Box(*box).scaled(WHOLE.width, WHOLE.height) for box in named]
 
     def evidence_frames(self) -> tuple[int, ...]:
         """The evidence frames, from 1, in order."""
@@ -233,10 +244,10 @@ class Voice:
         """A sentence. Raises KeyError where a value is missing."""
         return self.words.say(name, self.values)
 
-    def places(self) -> str:
-        """What is said of where things are; nothing where the form has no such sentence or a box is not known."""
+    def known(self, name: Literal["noticed", "places"]) -> str:
+        """A sentence that is left out where the form has none or a value of it is not known."""
         try:
-            return self.say("places") if self.words.places else ""
+            return self.say(name) if getattr(self.words, name) else ""
         except KeyError:
             return ""
 
@@ -251,13 +262,13 @@ def write(plan: Plan, analyses: Analyses, voice: Voice, sample: Sample, protocol
     if analyses.reply:
         return (Said(analyses.reply),)
     turns: list[Said] = []
-    lead = analyses.overview
+    lead = " ".join(filter(None, [analyses.overview, voice.known("noticed")]))
     for step in plan.steps:
         selecting = step.operation == "select_frames"
         said = " ".join(filter(None, [lead, voice.say("select" if selecting else "zoom")]))
         turns.append(Said(f"{said}{BREAK}{call(step, protocol)}", step.part not in UNTRAINED))
         lead = _after(step, voice)
-    said = analyses.finding if plan.steps else " ".join(filter(None, [lead, voice.places(), analyses.finding]))
+    said = analyses.finding if plan.steps else " ".join(filter(None, [lead, voice.known("places"), analyses.finding]))
     turns.append(Said(f"{said}{BREAK}{BOXED.format(answer=sample.gold[0])}"))
     return tuple(turns)
 

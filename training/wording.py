@@ -26,6 +26,7 @@ class Words:
         wrong_crop, wrong_frames: what is said of a crop or of frames that show something else.
         wide: what is said of a crop that shows too much.
         failed: what is said of a call that failed.
+        noticed: what is said of the whole input in every trajectory, where the annotations know what it names.
         places: what is said of where the named things are, in an answer at once; needs their boxes.
         finding: what is said of the cue.
         one: the same where the value is 1.
@@ -39,6 +40,7 @@ class Words:
     wrong_frames: str = "These frames do not show it."
     wide: str = "This shows too much around {subject}."
     failed: str = "That did not work."
+    noticed: str = ""
     places: str = ""
     finding: str = "It shows that the answer is {value}."
     one: str = ""
@@ -69,6 +71,7 @@ def _form(name: str, pattern: str, **sentences: str) -> Form:
 
 
 _ANY = "(?P<target>.+)"
+_STATE = "(?P<target>object that is (?P<state>moving|stationary))"
 FORMS: tuple[Form, ...] = (
     _form(
         "side",
@@ -76,6 +79,18 @@ FORMS: tuple[Form, ...] = (
         subject="the {target} and the {other}",
         places="The {target} is at {box}. The {other} is at {other_box}.",
         finding="{value}.",
+    ),
+    _form(
+        "dot by state",
+        rf"What is the colour of the dot on the {_STATE}\?",
+        noticed="The {actor} is {state}.",
+        finding="The dot is {value}.",
+    ),
+    _form(
+        "digit by state",
+        rf"Which digit is on the {_STATE}\?",
+        noticed="The {actor} is {state}.",
+        finding="The digit is {value}.",
     ),
     _form("dot", rf"What is the colour of the dot on the {_ANY}\?", finding="The dot is {value}."),
     _form("digit", rf"Which digit is on the {_ANY}\?", finding="The digit is {value}."),
@@ -92,7 +107,12 @@ FORMS: tuple[Form, ...] = (
         subject="the item with the value {target}",
         finding="The item is {value}.",
     ),
-    _form("direction", rf"What direction is the {_ANY} moving within the video\?", finding="It moves {value}."),
+    _form(
+        "direction",
+        rf"What direction is the {_ANY} moving within the video\?",
+        places="The {target} is at {box}. Then it is at {other_box}.",
+        finding="It moves {value}.",
+    ),
     _form("change", rf"What does the colour of the dot on the {_ANY} change to\?", finding="The dot is then {value}."),
     _form(
         "flashes",

@@ -107,6 +107,11 @@ class Actor:
         left, top = (a + (b - a) * frame // last for a, b in zip(self.begin, self.end, strict=True))
         return left, top
 
+    def box(self, place: tuple[int, int]) -> Box:
+        """What it covers where its left and top are these."""
+        left, top = place
+        return Box(left, top, left + self.width, top + self.width)
+
     def sign(self, beat: int) -> Sign | None:
         """What its plate shows in a beat."""
         return next((sign for sign in self.signs if sign.start <= beat < sign.stop), None)
@@ -162,7 +167,7 @@ def marks_of(clip: Clip, frame: int) -> tuple[Mark, ...]:
     found: list[Mark] = []
     for actor in clip.actors:
         left, top = actor.place(frame, clip.frames - 1)
-        found.append(Mark(actor.name, Box(left, top, left + actor.width, top + actor.width), legible=True))
+        found.append(Mark(actor.name, actor.box((left, top)), legible=True))
         sign = actor.sign(clip.beat(frame))
         if sign is not None:
             across, down = actor.plate

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from PIL import Image
 
@@ -158,6 +158,13 @@ def items(split: str, editions: int = 1) -> list[Item]:
                 numbers[folder] += 1
                 made.append(Item(subtask, name, draft.clip, draft.question, plan.candidates, plan.answer, draft.asked))
     return made
+
+
+def notes(item: Item) -> dict[str, Json]:
+    """What is known of the object that an item asks about: its name, and what it covers of the first and last frame."""
+    actor = item.clip.actors[0]
+    boxes = [[edge / SIDE for edge in actor.box(place)] for place in (actor.begin, actor.end)]
+    return {"actor": actor.name, "boxes": cast(Json, boxes)}
 
 
 def illustrations(seed: int) -> list[Callable[[], Illustration]]:

@@ -292,15 +292,16 @@ def test_each_question_of_the_miniatures_has_a_form():
 
     asked = [*vstar.ASKED.values(), tallyqa.ASKED, infographicsvqa.ASKED_VALUE, infographicsvqa.ASKED_ITEM]
     asked += [text.replace("{}", "first", 1) if text.count("{}") == 2 else text for text in mvbench.ASKED.values()]
+    asked = [text.replace("object that is {}", "object that is moving") for text in asked]
     asked.append("Is the {} on the left or right side of the blue circle?")
     for text in asked:
         form, named = form_of(text.format("red square"))
         assert form is not GENERIC, text
-        assert named["target"] in ("red square", "object that is red square")
+        assert named["target"] in ("red square", "object that is moving")
 
 
 def test_every_sentence_is_made_of_the_listed_phrases():
-    values = dict.fromkeys(("target", "value", "other", "place", "box", "other_box"), "\0")
+    values = dict.fromkeys(("target", "value", "other", "place", "box", "other_box", "actor", "state"), "\0")
     for form in (*FORMS, GENERIC):
         for name in form.words.sentences():
             text = form.words.say(name, values)
@@ -337,7 +338,34 @@ def test_where_things_are_is_said_in_an_answer_at_once_and_only_there():
     assert not any(
         " is at " in said.text for said in write(plan, Analyses("", text), voice, seed.sample, shown.protocol)
     )
-    assert voice_of(seed).places() == ""
+    assert voice_of(seed).known("places") == ""
+
+
+def asked_of_a_clip(folder, question, **notes):
+    seed = video_seed(film(folder / "clip"), notes=notes)
+    return replace(seed, sample=replace(seed.sample, question=question))
+
+
+def test_what_is_known_of_a_clip_beyond_its_question_is_said_before_anything_else(tmp_path):
+    seed = asked_of_a_clip(tmp_path, "Which digit is on the object that is moving?", actor="red square")
+    shown = scene(seed)
+    plan = draw("single-pass", shown, random.Random(0))
+    first = write(plan, Analyses("", "x"), voice_of(seed), seed.sample, shown.protocol)[0]
+    assert first.text.startswith("The red square is moving. Now I will select some frames")
+    unknown = voice_of(replace(seed, notes={}))
+    assert write(Plan("text-only"), Analyses("", "x"), unknown, seed.sample, shown.protocol)[0].text.startswith("x")
+
+
+def test_where_something_goes_is_said_of_a_clip_whose_notes_know_it(tmp_path):
+    question = "What direction is the red square moving within the video?"
+    seed = asked_of_a_clip(tmp_path, question, boxes=[[0.0, 0.0, 0.26, 0.3], [0.5, 0.0, 0.8, 0.3]])
+    said = voice_of(seed, scene(seed).places()).known("places")
+    assert said == "The red square is at [0.0, 0.0, 0.3, 0.3]. Then it is at [0.5, 0.0, 0.8, 0.3]."
+    assert voice_of(seed).known("places") == ""
+    # pixels of frames that nobody has seen yet are unknown
+    shown = scene(seed)
+    shown.protocol.coordinates = "seen"
+    assert shown.places() == {}
 
 
 @settings(max_examples=30)

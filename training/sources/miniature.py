@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol, cast, runtime_checkable
 
@@ -29,6 +29,15 @@ class Drawn(Protocol):
 
     drawing: int
     editions: int
+
+
+@runtime_checkable
+class Annotated(Protocol):
+    """A task that knows more of its drawings than its files say."""
+
+    def annotations(self, split: str) -> Mapping[str, Mapping[str, Json]]:
+        """Notes by sample id."""
+        ...
 
 
 class Miniature:
@@ -65,6 +74,7 @@ class Miniature:
         return self._made(chosen, name, options.split, cast(Drawn, task))
 
     def _made(self, samples: list[Sample], task: str, split: str, drawn: Drawn) -> Iterator[Seed]:
+        known = drawn.annotations(split) if isinstance(drawn, Annotated) else {}
         for sample in samples:
             origin: dict[str, Json] = {
                 "task": task,
@@ -74,7 +84,7 @@ class Miniature:
                 "editions": drawn.editions,
             }
             named = replace(sample, id=f"{task}/{sample.id}")
-            yield Seed(named, self.name, self.licence, origin, _notes(sample))
+            yield Seed(named, self.name, self.licence, origin, {**_notes(sample), **known.get(sample.id, {})})
 
 
 def _task(name: str, editions: int) -> Task:
