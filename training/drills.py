@@ -46,7 +46,7 @@ MOST_FRAMES = 8
 # How often a close-up is asked about with choices.
 CHOOSING = 0.25
 # Most close-ups of one picture.
-CLOSEUPS = 3
+CLOSEUPS = 6
 # How often an attempt is a call rather than an answer at once, and how often such a call is an error: about what
 # the paper measured of Qwen2.5-VL before any training (arXiv 2505.15966: 20.2 % and 40.6 %).
 CALLS, ERRORS = 0.2, 0.4

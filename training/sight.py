@@ -3,7 +3,7 @@
 A question about a picture teaches a tower from nothing very slowly: the answer is a single word, and which of the
 tokens it came from is itself still to be found out. So the tower is first trained alone, as the towers of released
 models are: a linear layer, thrown away afterwards, says for every merged token which glyphs, dots and inks stand in
-each of its columns, and which named thing covers it.
+each of its columns, which named thing covers it, and how many dots stand in it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ..harness.store import write_json
 from ..harness.task import Illustration, Mark
 from ..harness.types import Box, Json, Size
 from . import checkpoints
+from .drills import CELLS, cells
 from .learner import look, optimizers
 from .pictures import Album
 from .schedule import Optimisation
@@ -40,12 +41,18 @@ COVER = 0.8
 MOST_DOTS = 3
 # Windows are cut so that they are shown at a scale between that of the smallest crop and full size.
 SCALES = (0.5, 1.0)
-CELLS = (2, 3, 4)
-# Targets are rare: without a weight of their own, nothing being there would be learned first and last.
+SIDES = (2, 3, 4)
+# Close-ups of each picture.
+CLOSEUPS = 3
+# Targets are rare: without a weight of their own, nothing being there would be learned first and last. The weight goes
+# as the rate does, because with it what lies between two columns is said to be in both.
 RARE = 8.0
 PRIOR = -4.0
 # The mean over all targets is small; brought to the size of other losses, so that clipping means the same.
 SCALE = 20.0
+# Weights of the error in the number of dots of a token, and of all of an image's tokens, up to so many dots: an error
+# that is small in every token is large in their sum.
+DOTS, SUM, FAR = 0.5, 0.1, 3.0
 ROOM = 96
 HELD = 512
 
@@ -64,7 +71,7 @@ class SightConfig:
     pictures: Mapping[str, Json]
     steps: int
     optim: Optimisation
-    windows: int = 6
+    windows: int = 4
     batch: int = 64
     save: int = 250
     seed: int = 0
@@ -72,10 +79,11 @@ class SightConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Glance:
-    """An image and what its tokens show: rows x columns of tokens, each with its targets."""
+    """An image and what its tokens show: tokens x targets, and how many dots stand in each token."""
 
     image: Image.Image
     targets: NDArray[np.uint8]
+    dots: NDArray[np.float32]
 
 
 class Labels:
@@ -107,16 +115,18 @@ def glance(
     for mark in marks:
         box = mark.box.shifted(-region[0], -region[1]).scaled(x, y)
         if box.area > 0:
-            _cover(targets, box, labels(mark.label), cell)
+            _cover(targets[:, :, 0], box, labels(mark.label), cell)
         elif (close or mark.legible) and 0 <= box.left < size.width and 0 <= box.top < size.height:
             place = int(box.top // cell), int(box.left // cell), int(box.left % cell * COLUMNS / cell)
             if mark.label == "dot":
                 dots[place] += 1
             else:
                 targets[(*place, labels(mark.label))] = 1
+    counts = np.zeros((high, wide), np.float32)
     for place, count in dots.items():
         targets[(*place, labels(f"dot {min(count, MOST_DOTS)}"))] = 1
-    return Glance(image, targets.reshape(high * wide, COLUMNS * room))
+        counts[place[:2]] += count
+    return Glance(image, targets.reshape(high * wide, COLUMNS * room), counts.ravel())
 
 
 def _cover(targets: NDArray[np.uint8], box: Box, label: int, cell: int) -> None:
@@ -126,7 +136,7 @@ def _cover(targets: NDArray[np.uint8], box: Box, label: int, cell: int) -> None:
         for column in range(targets.shape[1]):
             x, y = (column + 0.5) * cell, (row + 0.5) * cell
             if abs(x - middle[0]) < across and abs(y - middle[1]) < down:
-                targets[row, column, 0, label] = 1
+                targets[row, column, label] = 1
 
 
 def glances(
@@ -138,21 +148,38 @@ def glances(
     count: int,
     rng: random.Random,
 ) -> Iterator[Glance]:
-    """The overview of a picture, or of some frames of a clip, and windows around what its plates show."""
+    """The overview of a picture, or of some frames of a clip; close-ups as calls make them; windows around marks."""
     clip = len(picture.frames) > 1
+    if not clip:
+        yield from _closeups(picture, setting, engine, labels, room, rng)
     chosen = rng.sample(range(len(picture.frames)), min(len(picture.frames), 4))
     for number in chosen:
         frame, marks = picture.frames[number], picture.marks[number]
         whole = Size(*frame.size)
         seen = engine.fit(whole, setting.budget.video_frame if clip else setting.budget.input)
         yield glance(frame, marks, Box(0, 0, *whole), seen, labels, room, close=False)
+        if clip:
+            seen = engine.fit(whole, setting.budget.selected_frame)
+            yield glance(frame, marks, Box(0, 0, *whole), seen, labels, room, close=True)
         near = _by_label(marks)
         for _ in range(count // len(chosen) if near else 0):
             scale = 1.0 if clip else rng.uniform(*SCALES)
-            size = Size(28 * rng.choice(CELLS), 28 * rng.choice(CELLS))
+            size = Size(28 * rng.choice(SIDES), 28 * rng.choice(SIDES))
             mark = rng.choice(rng.choice(near))
             window = _window(rng, mark.box, whole, Size(round(size.width / scale), round(size.height / scale)))
             yield glance(frame, marks, window, size, labels, room, close=True)
+
+
+def _closeups(
+    picture: Illustration, setting: Setting, engine: Trainable, labels: Labels, room: int, rng: random.Random
+) -> Iterator[Glance]:
+    """Some things of a picture, cut out as tightly as a call can."""
+    size = Size(*picture.frames[0].size)
+    for thing in rng.sample(picture.things, min(CLOSEUPS, len(picture.things))):
+        window = Box(*cells(thing.box, size)).scaled(size.width / CELLS, size.height / CELLS)
+        cut = Size(*(round(b) - round(a) for a, b in ((window.left, window.right), (window.top, window.bottom))))
+        seen = engine.fit(cut, setting.budget.crop)
+        yield glance(picture.frames[0], picture.marks[0], window, seen, labels, room, close=True)
 
 
 def _by_label(marks: Sequence[Mark]) -> list[list[Mark]]:
@@ -200,8 +227,8 @@ def train_sight(
     peaks = [[float(group["lr"]) for group in one.param_groups] for one in used]
     first = _resume(out, tower, used)
     for step in range(first, config.steps):
-        loss = _step(config, tower, made, step)
         share = config.optim.rate(step, config.steps)
+        loss = _step(config, tower, made, step, 1 + (RARE - 1) * share)
         for one, rates in zip(used, peaks, strict=True):
             for group, peak in zip(one.param_groups, rates, strict=True):
                 group["lr"] = peak * share
@@ -227,15 +254,18 @@ def draw(config: SightConfig, setting: Setting, engine: Trainable, labels: Label
     return made
 
 
-def _step(config: SightConfig, tower: Tower, made: Sequence[Glance], step: int) -> float:
+def _step(config: SightConfig, tower: Tower, made: Sequence[Glance], step: int, rare: float) -> float:
     tower.train()
     rng = np.random.default_rng([config.seed, step])
     chosen = [made[int(place)] for place in rng.integers(len(made), size=config.batch)]
     with torch.autocast("cpu", torch.bfloat16):
-        logits = tower([one.image for one in chosen])
+        logits, dots = tower([one.image for one in chosen])
     targets = torch.from_numpy(np.concatenate([one.targets for one in chosen])).float()
-    loss = binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=torch.tensor([RARE]))
-    torch.autograd.backward(SCALE * loss)
+    loss = SCALE * binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=torch.tensor([rare]))
+    wrong = dots.float() - torch.from_numpy(np.concatenate([one.dots for one in chosen]))
+    sums = torch.stack([part.sum() for part in wrong.split([len(one.dots) for one in chosen])])
+    loss = loss + DOTS * (wrong.square().mean() + SUM * sums.clamp(-FAR, FAR).square().mean())
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(tower.parameters(), config.optim.clip)
     return float(loss.detach())
 
@@ -272,30 +302,41 @@ def _save(
 
 
 class Tower(torch.nn.Module):
-    """A vision tower with a linear layer on its tokens."""
+    """A vision tower with a linear layer on its tokens: tokens x outputs, and a number of dots for each token."""
 
     def __init__(self, engine: Trainable, outputs: int) -> None:
         super().__init__()
         inner = engine.module.model
         self.visual = cast(torch.nn.Module, inner.visual)
-        self.head = torch.nn.Linear(engine.module.config.get_text_config().hidden_size, outputs)
+        width = engine.module.config.get_text_config().hidden_size
+        self.head = torch.nn.Linear(width, outputs)
+        self.dots = torch.nn.Linear(width, 1)
         torch.nn.init.constant_(self.head.bias, PRIOR)
         self._engine = (engine,)  # in a tuple, so that its module is not taken for a part of this one
 
-    def forward(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        return cast(torch.Tensor, self.head(look(self._engine[0], images)))
+    def forward(self, images: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
+        features = look(self._engine[0], images)
+        return self.head(features), self.dots(features)[:, 0]
 
 
 @torch.no_grad()
 def probe(tower: Tower, held: Sequence[Glance], labels: Labels) -> dict[str, float]:
-    """By kind of label, how often the strongest guess is right where just one thing is to be seen."""
+    """How often the strongest guess is right where just one thing is to be seen, and a sum of dots where there are any.
+
+    By kind of label, and as ``counts``.
+    """
     tower.eval()
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
     names = {number: name for name, number in labels.numbers.items()}
     for start in range(0, len(held), 64):
         some = held[start : start + 64]
-        guessed = tower([one.image for one in some]).view(-1, ROOM).argmax(1)
+        logits, dots = tower([one.image for one in some])
+        guessed = logits.view(-1, ROOM).argmax(1)
+        sums = [float(part.sum()) for part in dots.split([len(one.dots) for one in some])]
+        counted = [(round(found), int(one.dots.sum())) for found, one in zip(sums, some, strict=True)]
+        total["counts"] += sum(there > 0 for _, there in counted)
+        right["counts"] += sum(found == there > 0 for found, there in counted)
         targets = torch.from_numpy(np.concatenate([one.targets for one in some])).view(-1, ROOM)
         for place in torch.nonzero(targets.sum(1) == 1).flatten().tolist():
             number = int(targets[place].argmax())

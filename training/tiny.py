@@ -5,6 +5,7 @@
     lessons/   trajectories that ``prh synth`` makes of the miniatures' train splits
     warm/      a short warm start on them: ``tiny-warm``
     sft/       all of them to the end: ``tiny-sft``
+    evals/     the published checkpoints on the test splits, for their model cards
 
 Each part goes on where it was interrupted, and is left alone where it is done.
 """
@@ -28,6 +29,7 @@ from .recipe import read
 from .sft import train
 from .sight import SightConfig, train_sight
 from .synth import Order, Screen, synthesise
+from .tiny_cards import write_card
 from .trainable import open_trainable
 from .watcher import Watcher
 
@@ -60,7 +62,7 @@ def make(
     """
     start = time.process_time()
     base = make_base(config, out, say)
-    made = publish(base, out / "tiny-base")
+    made = publish(base, out / "tiny-base", say)
     if until == "base":
         return made
     lessons = out / "lessons"
@@ -70,7 +72,7 @@ def make(
     for part, values in (("warm", config.warm), ("sft", config.sft)):
         say(f"{part}: {time.process_time() - start:.0f} CPU seconds so far")
         final = train(_sft(values, base, lessons), out / part, Path(), watcher)
-        made = publish(final, out / f"tiny-{part}")
+        made = publish(final, out / f"tiny-{part}", say)
         if part == until:
             break
     return made
@@ -90,16 +92,20 @@ def make_base(config: TinyConfig, out: Path, say: Callable[[str], None]) -> Path
     return practise(replace(config.practice, base=str(seen)), out / "practice", say)
 
 
-def publish(source: Path, target: Path) -> Path:
-    """A copy of a checkpoint with its weights in bfloat16 and without the training's own files. Raises PrhError."""
-    if (target / "config.json").is_file():
+def publish(source: Path, target: Path, say: Callable[[str], None]) -> Path:
+    """A copy of a checkpoint in bfloat16 and without the training's own files, with its card. Raises PrhError."""
+    if (target / "README.md").is_file():
         return target
+    if not target.is_dir():
+        _copy(source, target)
+    write_card(target, target.parent / "evals" / target.name, say)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
     engine, layers = open_trainable(str(source), "float32", "eager")
     workplace = checkpoints.begin(target)
     engine.save(workplace, engine.module, DTYPE)
     write_json(workplace / "prh.json", dict(layers))
-    for name in (checkpoints.MANIFEST, "README.md"):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, workplace / name)
+    shutil.copyfile(source / checkpoints.MANIFEST, workplace / checkpoints.MANIFEST)
     checkpoints.finish(workplace, target)
-    return target
