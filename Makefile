@@ -6,14 +6,18 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 
 VENV_LMMS  ?= .venv-lmms
-LMMS_NEEDS  = accelerate datasets evaluate httpx hypothesis jinja2 jsonlines loguru openpyxl pillow pytablewriter \
+LMMS_NEEDS  = accelerate datasets evaluate httpx hypothesis jinja2 jsonlines loguru openai openpyxl pillow pytablewriter \
 	pytest python-dotenv pyyaml sacrebleu scikit-learn scipy tenacity tqdm-multiprocess transformers
 
 VENV_TV ?= .venv-tv
 
 VENV_TRL ?= .venv-trl
 
-.PHONY: setup demo test test-lmms test-trl test-tv bench bench-engine bench-harness bench-startup bench-sft check format clean
+VENV_VLLM ?= .venv-vllm
+
+VENV_RAY ?= .venv-ray
+
+.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-engine bench-harness bench-startup bench-compare bench-report bench-sft check format clean
 
 setup: $(VENV)/.ready
 
@@ -24,7 +28,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/prh eval --model oracle,pixels,blind,tiny --task vstar-mini --out runs/demo
+	$(BIN)/prh report runs/demo -o runs/demo/report.html
 	@echo; echo "Runs: runs/demo   Look at one: $(BIN)/prh show runs/demo/vstar-mini-pixels direct_attributes/0000"
+	@echo "Report: $(CURDIR)/runs/demo/report.html"
+
+# The report of docs/example with its pictures: two checkpoints on the four miniatures; needs Chromium for the pictures.
+BASELINE  ?= blind
+CANDIDATE ?= tiny
+example: setup
+	$(BIN)/python docs/example/make.py $(BASELINE) $(CANDIDATE) $(TRAININGS)
 
 test: setup
 	$(BIN)/python -m pytest -n 2 -q
@@ -51,18 +63,45 @@ $(VENV_TV)/.ready: pyproject.toml constraints-tv.txt
 		-e ".[hf,video]" hypothesis pytest torchvision
 	touch $@
 
-# Our SFT trainer against TRL's: the same losses, and the time of a step.
+# Our trainers against TRL's: the same losses, and the time of a step.
 test-trl: $(VENV_TRL)/.ready
 	$(VENV_TRL)/bin/python -m pytest -q -p no:cacheprovider tests/trl
 
-# What a sample costs: see docs/performance.md. One thread; each prints a table, and JSON=FOLDER keeps the figures.
-bench: bench-engine bench-harness bench-startup
+# The installed vLLM against what is relied on of it; its turns too where there is a GPU. Some 9 GB.
+test-vllm: $(VENV_VLLM)/.ready
+	$(VENV_VLLM)/bin/python -m pytest -q -p no:cacheprovider tests/vllm
 
-bench-engine bench-harness bench-startup: bench-%: setup
+$(VENV_VLLM)/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+		-e ".[vllm]" hypothesis pytest
+	touch $@
+
+# Two workers of a local Ray.
+test-ray: $(VENV_RAY)/.ready
+	$(VENV_RAY)/bin/python -m pytest -q -p no:cacheprovider tests/ray
+
+$(VENV_RAY)/.ready: pyproject.toml constraints-ray.txt
+	$(PYTHON) -m venv $(VENV_RAY)
+	$(VENV_RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-ray.txt \
+		-e ".[ray]" hypothesis pytest
+	touch $@
+
+# What a sample costs: see docs/performance.md. One thread; each prints a table, and JSON=FOLDER keeps the figures.
+bench: bench-engine bench-harness bench-startup bench-compare bench-report
+
+bench-engine bench-harness bench-startup bench-compare bench-report: bench-%: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/bench_$*.py $(if $(JSON),--json $(JSON)/$*.json)
+
+# The client of a server alone, and against lmms-eval's.
+bench-client: $(VENV_LMMS)/.ready
+	OMP_NUM_THREADS=1 $(VENV_LMMS)/bin/python -W ignore tests/benchmarks/bench_client.py $(if $(JSON),--json $(JSON)/client.json)
 
 bench-sft: $(VENV_TRL)/.ready
 	OMP_NUM_THREADS=1 $(VENV_TRL)/bin/python tests/benchmarks/bench_sft.py
+
+bench-grpo: $(VENV_TRL)/.ready
+	OMP_NUM_THREADS=1 $(VENV_TRL)/bin/python -W ignore tests/benchmarks/bench_grpo.py $(if $(JSON),--json $(JSON)/grpo.json)
 
 $(VENV_TRL)/.ready: pyproject.toml constraints-trl.txt
 	$(PYTHON) -m venv $(VENV_TRL)
@@ -84,4 +123,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_LMMS) $(VENV_TRL) $(VENV_TV) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs
+	rm -rf $(VENV) $(VENV_LMMS) $(VENV_RAY) $(VENV_TRL) $(VENV_TV) $(VENV_VLLM) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs

@@ -17,15 +17,20 @@ COMMANDS = {
     "eval": ("harness.commands:eval_command", "Evaluate checkpoints on benchmarks."),
     "resume": ("harness.commands:resume_command", "Go on with an interrupted run."),
     "score": ("harness.commands:score_command", "Read the answers of a run again, without a model."),
+    "compare": ("reports.commands:compare_command", "Compare runs, sample by sample."),
+    "gate": ("reports.commands:gate_command", "Judge a candidate against a baseline."),
+    "power": ("reports.commands:power_command", "How small a difference a benchmark can show."),
     "show": ("harness.commands:show_command", "Show one trajectory in the terminal."),
-    "list": ("harness.commands:list_command", "List tasks, engines, protocols, operations, profiles, models, sources."),
+    "list": ("harness.commands:list_command", "List tasks, engines, protocols, models, baselines ..."),
+    "report": ("reports.report_command:report_command", "Write one HTML file about runs."),
     "data": ("tasks.commands:data_group", "Fetch, check or make datasets."),
     "train": ("training.train_commands:train_group", "Train checkpoints."),
     "synth": ("training.synth_commands:synth_command", "Make trajectories to learn from."),
     "doctor": ("models.doctor:doctor_command", "Check what this machine can run."),
 }
 EXIT_CODES = """
-Exit codes: 0 done, 2 wrong use or something missing, 3 too many engine or data errors, 130/143 stopped by a signal.
+Exit codes: 0 done or pass, 1 regression, 2 wrong use or something missing, 3 too many engine or data errors,
+4 incomparable, 5 inconclusive under --strict, 130/143 stopped by a signal.
 """
 
 

@@ -7,23 +7,27 @@ import os
 import shlex
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import click
 
 from . import registry
+from .cards import update_card
 from .engine import EngineFactory
 from .errors import StoreError, UsageError
 from .evaluate import Result, answer_tag, find_engine, load_profile, load_task, plan, run, score, sensitivity
+from .ranks import Executor, run_in_group
 from .record import Record
 from .request import Request
 from .screen import JsonScreen, Screen, print_metrics, print_sensitivity, print_summary
 from .settings import read_config
+from .sharing import Group, executor_options, find_group
 from .store import read_manifest, read_records, runs_below
 from .task import Exports, Profile, Selection
 from .terminal import safe, table
+from .trackers import check_tracker, track
 from .types import Json
 
 TOO_MANY_ERRORS = 3
@@ -57,6 +61,8 @@ TOO_MANY_ERRORS = 3
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting of prh.toml, such as limits.turns=3."
 )
 @click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run code of its own.")
+@click.option("--executor", hidden=True, help="Who runs the episodes: `ray`; else this process or its launcher's.")
+@click.option("--track", hidden=True, help="Hand the figures to wandb, trackio or tensorboard.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def eval_command(**options: object) -> None:
     """Evaluate checkpoints on benchmarks.
@@ -77,12 +83,21 @@ def eval_command(**options: object) -> None:
     if len({_slug(model) for model in models}) < len(models):
         raise UsageError("two of the models have the same last name and would share a folder; run them apart")
     as_json = bool(args["as_json"])
+    tracker = cast("str | None", args["track"])
+    if tracker:
+        check_tracker(tracker)
     results = []
+    group = find_group()
     for model in models:
         for task in tasks:
-            name = f"{task}-{_slug(model)}" if len(models) > 1 or out is None else task
+            name = f"{_folder(task)}-{_slug(model)}" if len(models) > 1 or out is None else _folder(task)
             folder = (out / name if several else out) if out is not None else Path("runs") / name
-            results.append(_evaluate(_request(args, model, task, folder, command), as_json))
+            results.append(_evaluate(_request(args, model, task, folder, command), as_json, group))
+    if group and group.rank:
+        return
+    if tracker:
+        for result in results:
+            track(tracker, result)
     if several and not as_json:
         click.echo("")
         print_summary([result.metrics for result in results])
@@ -95,6 +110,8 @@ def _request(args: Mapping[str, object], model: str, task: str, out: Path, comma
     for key in ("protocol", "profile"):
         if args[key] is not None:
             overrides[key] = cast(str, args[key])
+    if args["executor"] is not None:
+        overrides["executor"] = {**executor_options(overrides.get("executor")), "name": cast(str, args["executor"])}
     if args["temperature"] is not None:
         sampling = overrides.setdefault("sampling", {})
         if not isinstance(sampling, dict):
@@ -120,10 +137,18 @@ def _request(args: Mapping[str, object], model: str, task: str, out: Path, comma
     )
 
 
-def _evaluate(request: Request, as_json: bool) -> Result:
+def _evaluate(request: Request, as_json: bool, group: Group | None) -> Result:
     screen: Screen = JsonScreen() if as_json else Screen()
-    result = run(plan(request), screen)
-    screen.ended(request, result)
+    executor = executor_options(request.option("executor"))
+    if executor:
+        chosen = cast(Executor, registry.make("executors", str(executor.get("name", "ray"))))
+        result = chosen.run(request, executor, screen)
+    elif group:
+        result = run_in_group(plan(request), group, screen)
+    else:
+        result = run(plan(request), screen)
+    if not group or not group.rank:
+        screen.ended(request, result)
     if result.signal:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -150,7 +175,7 @@ def resume_command(folder: Path, trust_remote_code: bool, as_json: bool) -> None
         context = eval_command.make_context("eval", words[2:], resilient_parsing=False)
         args = {**context.params, "trust_remote_code": trust_remote_code}
         request = _request(args, str(manifest["model"]), str(manifest["task"]), path, words)
-        if _evaluate(request, as_json or bool(args["as_json"])).failed:
+        if _evaluate(request, as_json or bool(args["as_json"]), find_group()).failed:
             sys.exit(TOO_MANY_ERRORS)
 
 
@@ -158,8 +183,9 @@ def resume_command(folder: Path, trust_remote_code: bool, as_json: bool) -> None
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--profile", help="How answers are read; `all` compares the profiles. [default: the run's own]")
 @click.option("--submission", type=click.Path(path_type=Path), help="Write the answers as the benchmark takes them.")
+@click.option("--model-card", "card", type=click.Path(path_type=Path), help="Write the figures into its metadata.")
 @click.option("--json", "as_json", is_flag=True, help="Metrics as JSON on standard output.")
-def score_command(folder: Path, profile: str | None, submission: Path | None, as_json: bool) -> None:
+def score_command(folder: Path, profile: str | None, submission: Path | None, card: Path | None, as_json: bool) -> None:
     """Read the answers of a run again, without a model."""
     for path in runs_below(folder):
         manifest = read_manifest(path)
@@ -174,6 +200,8 @@ def score_command(folder: Path, profile: str | None, submission: Path | None, as
         metrics = score(path, task, chosen, tag, derived=chosen.name == manifest["profile"])
         if submission:
             _hand_in(path, submission, chosen, tag)
+        if card:
+            click.echo(f"wrote {update_card(card, path)} figures of {path} into {card}", err=True)
         if as_json:
             click.echo(json.dumps(metrics, ensure_ascii=True))
         else:
@@ -260,7 +288,10 @@ def _operation(operation: Mapping[str, Json]) -> str:
 
 @click.command("list")
 @click.argument(
-    "kind", type=click.Choice(["tasks", "engines", "protocols", "operations", "profiles", "models", "sources"])
+    "kind",
+    type=click.Choice(
+        ["tasks", "engines", "protocols", "operations", "profiles", "models", "sources", "rewards", "baselines"]
+    ),
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
 def list_command(kind: str, as_json: bool) -> None:
@@ -272,6 +303,9 @@ def list_command(kind: str, as_json: bool) -> None:
             factory = cast(EngineFactory, registry.make("engines", name))
             found.update({name: factory.summary} if factory.accepts(name) else {})
             found.update(cast("Mapping[str, str]", getattr(factory, "models", {})))
+    elif kind == "baselines":
+        _list_baselines(good.values(), as_json)
+        return
     else:
         found = {name: summary(thing) for name, thing in good.items()}
     if as_json:
@@ -285,6 +319,18 @@ def list_command(kind: str, as_json: bool) -> None:
         click.echo(f"broken    {safe(plugin.reason)}", err=True)
 
 
+def _list_baselines(plugins: Iterable[object], as_json: bool) -> None:
+    """Published figures, each with its source: what a run is held against, and is no run."""
+    rows = [row for plugin in plugins for row in cast("Callable[[], list[dict[str, Json]]]", plugin)()]
+    if as_json:
+        click.echo(json.dumps({"baselines": rows}))
+        return
+    for task in dict.fromkeys(str(row["task"]) for row in rows):
+        click.echo(task)
+        for row in (row for row in rows if row["task"] == task):
+            click.echo(safe(f"  {row['value']:>5}  {row['system']}: {row['measured']} ({row['source']})"))
+
+
 def summary(thing: object) -> str:
     """One line on a plugin: its ``summary``, else the first line of its docstring."""
     text = getattr(thing, "summary", None) or thing.__doc__ or ""
@@ -296,6 +342,11 @@ def _names(text: str, option: str) -> list[str]:
     if not names:
         raise UsageError(f"{option} is empty; give a name, or several by comma")
     return names
+
+
+def _folder(task: str) -> str:
+    """A task's name as part of a folder's, such as ``lmms-vstar_bench`` for ``lmms:vstar_bench@FOLDER``."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in task.partition("@")[0])
 
 
 def _slug(model: str) -> str:

@@ -20,6 +20,8 @@ GROUPS = {
     "profiles": "prh.profiles",
     "rewards": "prh.rewards",
     "sources": "prh.sources",
+    "baselines": "prh.baselines",
+    "executors": "prh.executors",
 }
 
 
@@ -67,12 +69,17 @@ def load(kind: str, name: str) -> object:
 
 
 def make(kind: str, name: str) -> object:
-    """The registered object; a registered class is made without arguments. Raises UsageError."""
-    thing = load(kind, name)
+    """The registered object; a registered class is made without arguments. Raises UsageError.
+
+    Of a name such as ``lmms:vstar_bench`` what comes after the colon is given to the class.
+    """
+    base, colon, rest = name.partition(":")
+    given = (rest,) if colon and name not in names(kind) and base in names(kind) else ()
+    thing = load(kind, base if given else name)
     if not isinstance(thing, type):
         return thing
     try:
-        return thing()
+        return thing(*given)
     except PrhError:
         raise
     except (Exception, SystemExit) as error:  # a stranger's constructor may fail in any way

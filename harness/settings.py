@@ -13,7 +13,7 @@ from .digests import json_digest
 from .errors import OperationError, UsageError
 from .ledger import Conversation, MediaItem
 from .operations import Operation, Outcome
-from .protocol import Protocol
+from .protocol import Protocol, schemas
 from .types import AnswerKind, BadCall, Box, Json, Limits, PixelBudget, Sample, Sampling, Size, Span, finite
 
 Layer = tuple[str, Mapping[str, Json]]
@@ -34,7 +34,9 @@ CONFIG_KEYS = (
     "options_seed",
     "model_revision",
     "engine",
+    "executor",
 )
+OTHER_TABLES = ("gate",)  # of prh.toml, read by other commands
 T = TypeVar("T", Limits, PixelBudget, Sampling)
 
 
@@ -77,7 +79,7 @@ def read_config(path: Path | None) -> dict[str, Json]:
         values = cast("dict[str, Json]", tomllib.loads(chosen.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{chosen} cannot be read: {error}") from None
-    check_keys(values, str(chosen))
+    check_keys({key: value for key, value in values.items() if key not in OTHER_TABLES}, str(chosen))
     return values
 
 
@@ -141,6 +143,8 @@ def prompt_digest(protocol: Protocol) -> str:
         [protocol.stop(), protocol.observation_role, protocol.coordinates, protocol.working, protocol.answer_tag],
         [protocol.min_side, protocol.max_frames, protocol.length_answers],
     ]
+    if protocol.native:
+        said.append(schemas(protocol.declared()))
     return json_digest(repr(said))
 
 

@@ -43,6 +43,9 @@ LIGHT: Mapping[str, Sequence[str]] = {
     "list engines": ["list", "engines"],
     "list models": ["list", "models"],
     "show": ["show", "RUN"],
+    "compare": ["compare", "RUN", "RUN"],
+    "gate": ["gate", "RUN", "--baseline", "RUN"],
+    "power": ["power", "RUN"],
 }
 
 

@@ -1,0 +1,155 @@
+"""The pictures of a report: each stored once by content, as thumbnails or whole, and frames of a video side by side.
+
+Nothing of a run folder is believed: a path that leaves it is refused, what is no image is named as missing, and
+only what was decoded here is embedded.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image, features
+
+from ..harness.errors import DataError
+from ..harness.media import decode, inside, read_bytes
+from ..harness.types import Size
+
+Images = Literal["thumb", "full", "none"]
+COLUMNS = 4
+MIME = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+# Longest sides that a thumbnail may have: the first at which all of a report's are about BUDGET bytes, or the last.
+SIDES = (640, 512, 416, 336, 288, 240, 208)
+BUDGET = 1_100_000
+CROP_SHARE = 0.6
+FRAME_SIDE = 112
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An embedded picture.
+
+    Attributes:
+        uri: a ``data:`` address.
+        columns: cells in a row of a sheet of frames, 0 for a single picture.
+        frames: how many of its cells are filled.
+    """
+
+    uri: str
+    size: Size
+    columns: int = 0
+    frames: int = 1
+
+
+@dataclass(slots=True)
+class Album:
+    """Collects the pictures of a report.
+
+    Attributes:
+        images: ``thumb``, ``full`` or ``none``.
+        side: longest side of a thumbnail of a source image.
+        stored: by key, in the order in which they came.
+        missing: files that are not there or are no images.
+    """
+
+    images: Images
+    side: int = SIDES[0]
+    stored: dict[str, Stored] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    _known: dict[tuple[Path, tuple[str, ...], int], str] = field(default_factory=dict)
+
+    @classmethod
+    def sized(cls, images: Images, pictures: float, probes: Sequence[tuple[Path, str]]) -> Album:
+        """An album for about so many pictures of a size, with thumbnails as large as its budget allows.
+
+        Args:
+            probes: some of the pictures, by run and file; what cannot be read among them says nothing.
+        """
+        if images != "thumb":
+            return cls(images)
+        album = cls(images)
+        for album.side in SIDES:
+            weights = [len(album.stored[key].uri) * 3 / 4 for run, name in probes if (key := album.add(run, [name]))]
+            if not weights or pictures * sum(weights) / len(weights) <= BUDGET:
+                break
+        return cls(images, album.side)
+
+    def add(self, run: Path, files: Sequence[str], share: float = 1.0) -> str:
+        """Embed an image, or the frames of a video as one sheet; returns its key, empty where it cannot be shown.
+
+        Args:
+            share: of a thumbnail's side, for what is shown smaller.
+        """
+        side = FRAME_SIDE if len(files) > 1 else max(48, round(self.side * share))
+        side = 0 if self.images == "full" else side
+        asked = (run, tuple(files), side)
+        if asked not in self._known:
+            self._known[asked] = "" if self.images == "none" or not files else self._embed(run, files, side)
+        return self._known[asked]
+
+    def _embed(self, run: Path, files: Sequence[str], side: int) -> str:
+        try:
+            sources = [read_bytes(inside(run, name), name) for name in files]
+            digest = hashlib.sha256(b"".join(hashlib.sha256(source).digest() for source in sources)).hexdigest()
+            key = f"{digest[:20]}-{side}"
+            if key not in self.stored:
+                whole = len(sources) == 1
+                self.stored[key] = _single(sources[0], side) if whole else _sheet(sources, side)
+        except DataError as error:
+            self.missing.add(str(error))
+            return ""
+        return key
+
+
+def _single(source: bytes, side: int) -> Stored:
+    picture = decode(source, "picture")
+    if not side and picture.suffix:
+        return Stored(_uri(source, MIME[picture.suffix]), picture.size)
+    image = _within(picture.image, side)
+    return Stored(_encoded(image, lossless=not side), Size(*image.size))
+
+
+def _sheet(sources: Sequence[bytes], side: int) -> Stored:
+    """Frames in rows of ``COLUMNS``, each in a cell as large as the first."""
+    frames = [_within(decode(source, "frame").image, side) for source in sources]
+    cell = frames[0].size
+    sheet = Image.new("RGB", (cell[0] * COLUMNS, cell[1] * -(-len(frames) // COLUMNS)))
+    for number, frame in enumerate(frames):
+        place = (number % COLUMNS * cell[0], number // COLUMNS * cell[1])
+        sheet.paste(frame if frame.size == cell else frame.resize(cell), place)
+    if max(sheet.size) > 16383:  # more than WebP holds
+        sheet = _within(sheet, 16383)
+    return Stored(_encoded(sheet, lossless=not side), Size(*cell), COLUMNS, len(frames))
+
+
+def _within(image: Image.Image, side: int) -> Image.Image:
+    """The image with no side above ``side``; 0 leaves it as it is."""
+    if not side or max(image.size) <= side:
+        return image
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
+
+
+def _encoded(image: Image.Image, *, lossless: bool) -> str:
+    """An image as small as a browser takes it: AVIF where Pillow has it, else WebP."""
+    buffer = io.BytesIO()
+    if lossless:
+        fmt = "WEBP" if max(image.size) <= 16383 else "PNG"
+        image.save(buffer, fmt, **({"lossless": True, "quality": 60, "method": 2} if fmt == "WEBP" else {}))
+    elif features.check("avif"):
+        fmt = "AVIF"
+        image.save(buffer, fmt, quality=40, speed=9, max_threads=1)  # threads would change the bytes
+    else:
+        fmt = "WEBP"
+        image.save(buffer, fmt, quality=50, method=2)
+    return _uri(buffer.getvalue(), f"image/{fmt.lower()}")
+
+
+def _uri(data: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,526 @@
+"""The report as a file: what is in it, what can never be in it, and that it is the same bytes for the same runs."""
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from prh.harness.errors import StoreError, UsageError
+from prh.harness.store import decode_line, encode_line
+from prh.reports.album import Album
+from prh.reports.baselines import published
+from prh.reports.charts import Line, Point, curves, forest, parts
+from prh.reports.curves import read_training, views
+from prh.reports.episodes import visible
+from prh.reports.report import Options, report
+from prh.reports.reproduce import quote
+from prh.tests.reports.looking import AFTER, BEFORE, FAILS, TARGET, Look, answer, four, samples, two
+from prh.tests.reports.unpack import parts as unpacked
+from prh.tests.reports.unpack import pictures, sample
+
+HIDDEN = "\u202e\u2066\u200b\u0007\ue000\u2028"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return two(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def page(runs: tuple[Path, Path]) -> str:
+    return report([str(run) for run in runs], Options())
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the text of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._silent = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._silent = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            self.text.append(data)
+
+
+def prh(*words: object, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-m", "prh", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_same_runs_are_the_same_bytes_whatever_the_process(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    made = []
+    for number, seed in enumerate(("0", "1")):
+        where = tmp_path / str(number)
+        where.mkdir()
+        prh("report", *runs, "-o", "r.html", cwd=where, PYTHONHASHSEED=seed, TZ=("UTC", "Asia/Tokyo")[number])
+        made.append((where / "r.html").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_nothing_heavy_is_loaded(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.argv = ["prh", "report", {str(runs[0])!r}, {str(runs[1])!r}, "-o", {str(tmp_path / "r.html")!r}]
+from prh.__main__ import main
+try:
+    main()
+except SystemExit:
+    print(sorted({{"torch", "transformers", "pandas", "datasets", "matplotlib.pyplot"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_the_policy_allows_our_own_script_and_style_and_nothing_else(page: str) -> None:
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy
+    text = policy[1].replace("&#39;", "'")
+    digests = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()}'"
+        for body in (
+            page.rpartition("<script>")[2].partition("</script>")[0],
+            page.partition("<style>")[2].partition("</style>")[0],
+        )
+    ]
+    rules = dict(rule.strip().split(" ", 1) for rule in text.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == digests[0]
+    assert rules["style-src"] == digests[1]
+    assert rules["img-src"] == "data:"
+    assert {"base-uri", "form-action", "require-trusted-types-for"} <= set(rules)
+
+
+def test_no_tag_carries_a_style_a_handler_or_an_address_outside(page: str) -> None:
+    for tag, attributes in Tags(page).tags:
+        for name, value in attributes.items():
+            assert name != "style", (tag, attributes)
+            assert not name.startswith("on"), (tag, attributes)
+            if name in ("href", "src", "xlink:href"):
+                assert value is not None
+                assert value.startswith(("#", "data:,")), (tag, attributes)
+
+
+def test_identifiers_are_unique(page: str) -> None:
+    names = [attributes["id"] for _, attributes in Tags(page).tags if "id" in attributes]
+    assert len(set(names)) == len(names)
+
+
+def test_it_says_the_verdict_its_reasons_and_what_was_compared(page: str) -> None:
+    text = " ".join(" ".join(Tags(page).text).split())
+    assert "tuned against base" in text
+    assert "Too many errors" in text
+    assert "1 of 10 episodes" in text
+    assert "Alike in dataset, prompt, protocol" in text
+    assert "Pixel-Reasoner-7B" in text
+    assert "says nothing about the benchmark" in text
+    assert "out of bounds" in text
+    for section in ("Comparability", "Differences", "Metrics", "Samples", "Published figures", "Provenance"):
+        assert section in text
+
+
+def test_the_table_for_a_page_without_scripts_has_every_sample(page: str, runs: tuple[Path, Path]) -> None:
+    table = page.partition("<noscript>")[2].partition("</noscript>")[0]
+    for name in [*(f"s{n}" for n in range(8)), "v0", "v1"]:
+        assert re.search(rf'<th scope="row" class="mono">{name}</th>', table)
+    assert "△ error" in table
+
+
+def test_boxes_are_the_records_own_in_pixels_of_the_source(page: str) -> None:
+    looked = sample(page, "s0")["episodes"][0][0]["boxes"]
+    assert looked[0]["asked"] == list(TARGET)
+    assert looked[0]["iou"] == 1.0
+    assert looked[0]["cut"] == [200, 30, 360, 170]
+    assert looked[0]["state"] == "cut"
+    within = sample(page, "s0")["episodes"][1][0]["boxes"][1]
+    cut = sample(page, "s0")["episodes"][1][0]["boxes"][0]["cut"]
+    wide, high = cut[2] - cut[0], cut[3] - cut[1]
+    expected = [cut[0] + wide / 4, cut[1] + high / 3, cut[0] + wide * 3 / 4, cut[1] + high * 2 / 3]
+    assert within["asked"] == pytest.approx(expected, abs=0.01)
+
+
+def test_refused_boxes_are_drawn_where_their_numbers_point_near_the_image(page: str) -> None:
+    outside, empty = sample(page, "s4")["episodes"][0][0]["boxes"]
+    assert (outside["state"], outside["cause"]) == ("refused", "out_of_bounds")
+    assert outside["asked"] == [-16, 20, 416, 120]  # 4 % of 400 beyond the edge, whatever was asked for
+    assert (empty["cause"], empty["asked"]) == ("empty_box", [100, 100, 200, 200])
+
+
+def test_frames_that_were_picked_twice_or_do_not_exist_are_there(page: str) -> None:
+    assert sample(page, "v0")["episodes"][0][0]["frames"] == [{"turn": 1, "picked": [3, 3, 7], "cause": ""}]
+    assert sample(page, "v1")["episodes"][1][0]["frames"][0] == {"turn": 1, "picked": [19.0], "cause": "bad_index"}
+
+
+def test_the_most_instructive_come_first_lost_before_won_before_errors(page: str) -> None:
+    rows = unpacked(page)["index"]["tasks"][0]["samples"]
+    order = [row[0] for row in sorted(rows, key=lambda row: row[6][1])]
+    assert order[0] == "s0"
+    assert set(order[1:3]) == {"s1", "v1"}
+    assert order[3] == "s5"
+    assert order[4] == "s2"
+
+
+def test_a_picture_is_stored_once_however_many_show_it(page: str, runs: tuple[Path, Path]) -> None:
+    found = pictures(page)
+    assert len(set(found.values())) == len(found)
+    shown = {sample(page, f"s{n}")["media"][0]["picture"] for n in range(8)}
+    assert len(shown) == 4  # eight samples of four colours
+    assert shown <= set(found)
+
+
+@pytest.mark.parametrize("images", ["none", "full"])
+def test_pictures_can_be_left_out_or_kept_as_they_are(images: Any, runs: tuple[Path, Path]) -> None:
+    page = report([str(run) for run in runs], Options(images))
+    found = pictures(page)
+    if images == "none":
+        assert not found
+        assert sample(page, "s1")["media"][0]["file"].startswith("media/")
+        return
+    key = sample(page, "s1")["media"][0]["picture"]
+    kept = base64.b64decode(found[key].partition(",")[2])
+    assert kept == (runs[0].parent / "data" / "scene1.png").read_bytes()
+
+
+def test_one_run_has_figures_and_no_verdict(runs: tuple[Path, Path]) -> None:
+    done = prh("report", runs[1], cwd=runs[1].parent)
+    page = (runs[1] / "report.html").read_text(encoding="utf-8")
+    assert str(runs[1] / "report.html") in done.stdout
+    text = " ".join(Tags(page).text)
+    assert "One run, no verdict" in text
+    assert "Comparability" not in text
+    assert unpacked(page)["index"]["tasks"][0]["samples"][0][0] == "s0"
+
+
+def test_more_runs_are_a_baseline_and_deltas(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    third = Look(samples(tmp_path / "data"), BEFORE, "third").at(tmp_path / "third")
+    page = report([*map(str, runs), str(third)], Options())
+    index = unpacked(page)["index"]
+    assert [entrant["label"] for entrant in index["entrants"]] == ["base", "tuned", "third"]
+    assert all(len(row[5]) == 3 and len(row[6]) == 3 for row in index["tasks"][0]["samples"])
+    assert "2 checkpoints" in page
+    assert "third against base" in page
+
+
+def test_repeats_are_all_there(tmp_path: Path) -> None:
+    made = samples(tmp_path / "data", 2, 0)
+    run = Look(made, BEFORE, repeats=3).at(tmp_path / "run")
+    own = sample(report([str(run)], Options()), "s0")["episodes"][0]
+    assert [episode["repeat"] for episode in own] == [0, 1, 2]
+
+
+def test_an_incomparable_pair_has_red_rows_and_no_verdict(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    other = Look(samples(tmp_path / "data", 4, 0), AFTER, "other").at(tmp_path / "other")
+    page = report([str(runs[0]), str(other)], Options())
+    assert '<tr class="blocks">' in page
+    assert re.search(r'<div class="verdict (incomparable|errors)">', page)
+
+
+def edited(run: Path, target: Path, change: Any) -> Path:
+    """A copy of a run with every record changed, and nothing of it that was derived."""
+    import shutil
+
+    shutil.copytree(run, target)
+    lines = (run / "records.jsonl").read_bytes().splitlines(keepends=True)
+    rows = [record for line in lines if (record := decode_line(line))]
+    for row in rows:
+        change(row)
+    (target / "records.jsonl").write_bytes(b"".join(encode_line(row) for row in rows))
+    return target
+
+
+@pytest.mark.parametrize("name", ["../../../../etc/passwd", "/etc/passwd", "media/none.png", "records.jsonl", "\0"])
+def test_a_file_outside_the_run_or_of_no_image_is_named_and_not_embedded(
+    name: str, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def point(row: dict[str, Any]) -> None:
+        for item in row["media"]:
+            item["files"] = [name for _ in item["files"]]
+
+    page = report([str(edited(runs[1], tmp_path / "run", point))], Options())
+    assert not pictures(page)
+    assert "could not be embedded" in page
+    assert "root:x:0" not in page
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"media": [{"index": "x"}]},
+        {"usage": {}},
+        {"operations": [{"turn": 1, "name": "x", "error": "odd", "box": None, "arguments": {}, "frames": []}]},
+        {"choices": 3},
+    ],
+)
+def test_a_record_that_was_broken_by_hand_is_one_line(
+    change: dict[str, Any], runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def broken(row: dict[str, Any]) -> None:
+        row.update(change)
+
+    with pytest.raises(StoreError, match=r"was it edited|another tool"):
+        report([str(edited(runs[1], tmp_path / "run", broken))], Options())
+
+
+def test_an_episode_that_was_run_again_counts_once(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    run = edited(runs[1], tmp_path / "run", lambda row: None)
+    lines = (run / "records.jsonl").read_bytes()
+    (run / "records.jsonl").write_bytes(lines + lines)
+    once, twice = (sample(report([str(one)], Options()), "s0") for one in (runs[1], run))
+    assert len(twice["episodes"][0]) == len(once["episodes"][0]) == 1
+
+
+def test_hidden_characters_and_long_texts_are_shown_and_bounded(tmp_path: Path) -> None:
+    made = samples(tmp_path / "data", 2, 0)
+    says = {"s0": (answer("A", "x" * 1_000_000),), "s1": (f"{HIDDEN} <script>alert(1)</script> \\boxed{{B}}",)}
+    page = report([str(Look(made, says).at(tmp_path / "run"))], Options())
+    assert len(page) < 600_000
+    long = sample(page, "s0")["episodes"][0][0]["turns"][0]["text"]
+    assert long.startswith("x" * 1000)
+    assert re.search(r"\[980,0\d\d more characters in records.jsonl\]$", long)
+    shown = sample(page, "s1")["episodes"][0][0]["turns"][0]["text"]
+    assert not set(HIDDEN) & set(shown)
+    assert "\\u202e" in shown
+    assert "<script>alert(1)</script>" in shown  # in the compressed data, which a page shows as text
+    assert "<script>alert(1)" not in page
+
+
+@given(st.text(), st.integers(0, 60))
+def test_visible_text_has_no_character_that_hides_and_no_length(text: str, longest: int) -> None:
+    shown = visible(text, longest)
+    assert shown.replace("\n", "").replace("\t", "").isprintable() or not text.isprintable()
+    assert not set(HIDDEN) & set(shown)
+    shown.encode()
+    assert len(shown) <= 10 * longest + 60
+
+
+@settings(max_examples=40)
+@given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=30))
+def test_a_quoted_id_is_itself_again_in_a_shell(text: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {quote(text)}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
+    )
+    assert done.stdout.decode() == text
+
+
+def test_a_command_reproduces_one_sample(page: str) -> None:
+    command = unpacked(page)["index"]["tasks"][0]["commands"][1][0]
+    assert command == "prh eval --model tuned --task vstar-mini --seed 0"
+
+
+@settings(max_examples=8)
+@given(st.text(max_size=30), st.floats(-1, 1), st.floats(0, 0.5))
+def test_charts_have_no_style_and_are_the_same_twice(label: str, value: float, half: float) -> None:
+    shown = visible(label)
+    line = Line(shown, (Point(1, value, value - half, value + half),), half, strong=True, link="#task=x")
+    drawn = [forest([line], 0.02, "A chart"), parts([("%", [line]), ("%", [line])], "A chart", "p")]
+    assert drawn == [forest([line], 0.02, "A chart"), parts([("%", [line]), ("%", [line])], "A chart", "p")]
+    for svg in drawn:
+        assert not re.search(r"style=|<style|<metadata|<script|#0000[01]\d|<!--", svg)
+        assert "var(--run-1)" in svg
+
+
+def test_a_curve_has_a_band_where_seeds_differ() -> None:
+    points = [(1.0, 0.5, 0.4, 0.6), (2.0, 0.6, 0.5, 0.7)]
+    flat = [(step, value, value, value) for step, value, _, _ in points]
+    assert "FillBetween" in curves([("a", points)], "t", "l", "c")
+    assert "FillBetween" not in curves([("a", flat)], "t", "l", "c")
+
+
+def training(folder: Path, seed: int, values: list[float], rate: float = 0.1) -> Path:
+    folder.mkdir(parents=True)
+    manifest = {"schema": 1, "kind": "grpo", "base": "tiny", "identity": {"train": {"seed": seed, "rate": rate}}}
+    (folder / "training.json").write_text(json.dumps(manifest), encoding="utf-8")
+    rows = [{"step": n + 1, "rapr": value, "loss": 1.0 / (n + 1), "seconds": 1.0} for n, value in enumerate(values)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def test_trainings_that_differ_in_their_seed_alone_are_one_line_with_a_band(tmp_path: Path) -> None:
+    own = [training(tmp_path / f"s{seed}", seed, [0.2 + 0.1 * seed, 0.5]) for seed in range(3)]
+    other = training(tmp_path / "other", 0, [0.1, 0.2], rate=0.2)
+    shown = views([read_training(folder) for folder in (*own, other)])
+    assert len(shown) == 2  # RaPR and loss; what a step took is no curve
+    assert "s0 and 2 more seeds" in str(shown[0]["svg"])
+    assert ">other<" in str(shown[0]["svg"])
+    page = report([str(folder) for folder in (*own, other)], Options())
+    assert "Mean and 95 % band over 3 seeds." in page
+    assert "Training s0" in page
+
+
+def test_a_torn_last_line_of_a_log_is_left_out_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    folder = training(tmp_path / "a", 0, [0.1, 0.2])
+    text = (folder / "log.jsonl").read_text(encoding="utf-8")
+    (folder / "log.jsonl").write_text(text + '{"step": 3, "ra', encoding="utf-8")
+    assert len(read_training(folder).rows) == 2
+    (folder / "log.jsonl").write_text('{"step": 3, "ra\n' + text, encoding="utf-8")
+    with pytest.raises(StoreError, match="line 1 is no JSON"):
+        read_training(folder)
+    (folder / "log.jsonl").write_text('{"loss": 3}\n', encoding="utf-8")
+    with pytest.raises(StoreError, match="line 1 has no step"):
+        read_training(folder)
+
+
+def test_published_figures_are_listed_with_their_sources(tmp_path: Path) -> None:
+    listed = json.loads(prh("list", "baselines", "--json", cwd=tmp_path).stdout)["baselines"]
+    paper = [row for row in listed if row["system"] == "Pixel-Reasoner-7B" and "2505.15966" in row["source"]]
+    assert {row["task"]: row["value"] for row in paper} == {
+        "vstar": 84.3,
+        "tallyqa-complex": 73.8,
+        "mvbench": 67.8,
+        "infographicsvqa": 84.0,
+    }
+    assert all(row["measured"] and row["source"] and 0 < row["value"] <= 100 for row in listed)
+    assert len({(row.task, row.system, row.measured, row.source) for row in published()}) == len(published())
+
+
+def test_a_thumbnail_is_no_larger_than_its_side_and_keeps_its_shape(tmp_path: Path) -> None:
+    Image.new("RGB", (1000, 400), (9, 9, 9)).save(tmp_path / "wide.png")
+    album = Album("thumb", 200)
+    stored = album.stored[album.add(tmp_path, ["wide.png"])]
+    assert tuple(stored.size) == (200, 80)
+    small = album.stored[album.add(tmp_path, ["wide.png"], 0.5)]
+    assert tuple(small.size) == (100, 40)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [(["/nowhere"], "/nowhere"), (["RUN", "--profile", "strct"], "did you mean strict"), (["RUN", "RUN", "RUN"], "")],
+)
+def test_a_mistake_is_one_line(words: list[str], hint: str, runs: tuple[Path, Path], tmp_path: Path) -> None:
+    given_words = [str(runs[0]) if word == "RUN" else word for word in words]
+    if not hint:
+        prh("report", *given_words, cwd=tmp_path)  # the same run again: labels tell them apart
+        return
+    done = prh("report", *given_words, cwd=tmp_path, code=2)
+    assert hint in done.stderr
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_more_than_a_page_can_show_is_refused() -> None:
+    from prh.reports.field import MOST, field_of
+    from prh.reports.runs import Entrant
+
+    with pytest.raises(UsageError, match="at most"):
+        field_of([Entrant(str(n), {}) for n in range(MOST + 1)], None, ())
+
+
+def test_runs_with_nothing_in_them_are_reported_as_such(tmp_path: Path) -> None:
+    made = samples(tmp_path / "data", 2, 0)
+    fails = {"s0": (FAILS,), "s1": (FAILS,)}
+    broken, fine = Look(made, fails, "broken").at(tmp_path / "broken"), Look(made, {}).at(tmp_path / "fine")
+    empty = edited(fine, tmp_path / "empty", lambda row: None)
+    (empty / "records.jsonl").write_bytes(b"")
+    single = Look(made[:1], {}, "single").at(tmp_path / "single")
+    for words in ([broken], [empty], [single], [fine, broken], [broken, broken], [fine, empty], [single, single]):
+        page = report([str(word) for word in words], Options())
+        assert "nan" not in " ".join(Tags(page).text).lower().split()
+        if len(words) > 1 and words[0] != single:
+            assert re.search(r'<div class="verdict (incomparable|errors)">', page), words
+
+
+def test_seeds_of_one_training_are_one_entrant_with_all_their_episodes(tmp_path: Path) -> None:
+    made = samples(tmp_path / "data", 4, 0)
+    base = [Look(made, {}, f"base-{seed}").at(tmp_path / f"b{seed}") for seed in (0, 1)]
+    tuned = [Look(made, AFTER, f"tuned-{seed}").at(tmp_path / f"t{seed}") for seed in (0, 1)]
+    page = report([",".join(map(str, side)) for side in (base, tuned)], Options())
+    index = unpacked(page)["index"]
+    assert len(index["entrants"]) == 2
+    own = sample(page, "s0")["episodes"]
+    assert [[episode["key"] for episode in side] for side in own] == [["b0 0", "b1 0"], ["t0 0", "t1 0"]]
+    assert [len(commands) for commands in index["tasks"][0]["commands"]] == [2, 2]
+
+
+def test_a_task_that_one_checkpoint_lacks_is_named_and_the_others_are_there(tmp_path: Path) -> None:
+    before, after = four(tmp_path)
+    third = Look(samples(tmp_path / "data"), {}, "third").at(tmp_path / "third")
+    page = report([str(before), str(after), str(third)], Options())
+    tasks = unpacked(page)["index"]["tasks"]
+    assert {task["name"]: [len(own) for own in task["commands"]] for task in tasks} == {
+        "mvbench-mini": [1, 1, 0],
+        "vstar-mini": [1, 1, 1],
+    }
+    assert "third has no run of mvbench-mini" in page
+
+
+def test_numbers_that_are_none_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    def change(row: dict[str, Any]) -> None:
+        row["media"][0]["original"] = [float("nan"), 3]
+
+    run = edited(runs[1], tmp_path / "run", lambda row: None)
+    lines = (run / "records.jsonl").read_bytes().splitlines()
+    rows = [record for line in lines if (record := decode_line(line))]
+    change(rows[0])
+    rest = json.dumps(rows[0] | {"crc": ""})[1:].encode()
+    rest = b'"schema":1,' + rest
+    (run / "records.jsonl").write_bytes(b'{"crc":"%08x",' % zlib.crc32(rest) + rest + b"\n")
+    with pytest.raises(StoreError, match="cannot be shown"):
+        report([str(run)], Options())
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_a_missing_package_is_one_line(package: str, runs: tuple[Path, Path], tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+sys.argv = ["prh", "report", {str(runs[1])!r}, "-o", {str(tmp_path / "r.html")!r}]
+from prh.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert 'pip install "prh[report]"' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_evaluations_and_terms_of_a_reward_are_drawn_bookkeeping_is_not(tmp_path: Path) -> None:
+    folder = training(tmp_path / "a", 0, [0.1])
+    rows = [
+        {
+            "step": 1,
+            "rapr.needs_operation": 0.5,
+            "reward.correct": 0.1,
+            "trained_tokens": 9,
+            "kl": None,
+            "entropy": 0.2,
+        },
+        {"step": 1, "vstar-mini.accuracy": 0.5},
+        {"step": 1, "end": "guard_rapr", "message": "RaPR fell"},
+    ]
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.writelines(json.dumps(row) + "\n" for row in rows)
+    titles = [re.search(r'aria-label="([^"]*) by step"', str(one["svg"])) for one in views([read_training(folder)])]
+    names = [title[1] for title in titles if title]
+    assert names == ["RaPR", "RaPR: needs operation", "vstar-mini: Accuracy", "reward: correct", "loss", "entropy"]
+    assert "guard_rapr: RaPR fell" in report([str(folder)], Options())
