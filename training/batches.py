@@ -9,8 +9,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
@@ -35,6 +35,7 @@ class Batch:
         weights: rows x columns, the loss weight of each target.
         tokens: ids in it, padding excluded.
         area: ids in it, padding included.
+        notes: by name, rows x columns, what the examples say of each target; 0 elsewhere.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -42,6 +43,7 @@ class Batch:
     weights: torch.Tensor
     tokens: int
     area: int
+    notes: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def order(count: int, batch: int, seed: int, step: int) -> list[int]:
@@ -86,9 +88,9 @@ def collate(examples: Sequence[Example], preparer: Preparer, pad: int, layout: L
     """
     if len(examples) > 1 and any(example.positions is None for example in examples):
         raise ValueError("examples without positions cannot share a batch")
-    inputs, targets, weights = _packed(examples) if layout == "packed" else _padded(examples, pad)
+    inputs, targets, weights, notes = _packed(examples) if layout == "packed" else _padded(examples, pad)
     tokens, area = sum(len(example.ids) for example in examples), inputs["input_ids"].numel()
-    return Batch({**inputs, **pixels(examples, preparer)}, targets, weights, tokens, area)
+    return Batch({**inputs, **pixels(examples, preparer)}, targets, weights, tokens, area, notes)
 
 
 def pixels(examples: Sequence[Example], preparer: Preparer) -> dict[str, torch.Tensor]:
@@ -104,7 +106,10 @@ def pixels(examples: Sequence[Example], preparer: Preparer) -> dict[str, torch.T
     return {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
 
 
-def _padded(examples: Sequence[Example], pad: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+Laid = tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
+
+
+def _padded(examples: Sequence[Example], pad: int) -> Laid:
     rows, longest = len(examples), max(len(example.ids) for example in examples)
     ids = np.full((rows, longest), pad)
     weights = np.zeros((rows, longest), dtype=np.float32)
@@ -125,10 +130,21 @@ def _padded(examples: Sequence[Example], pad: int) -> tuple[dict[str, torch.Tens
             if example.positions is not None:
                 positions[:, row, : len(example.ids)] = example.positions
         inputs["position_ids"] = positions
-    return inputs, torch.from_numpy(ids[:, columns + 1]), torch.from_numpy(weights[:, columns + 1])
+    notes = {}
+    for name in note_names(examples):
+        held = np.zeros((rows, longest), dtype=np.float32)
+        for row, example in enumerate(examples):
+            held[row, : len(example.ids)] = example.notes.get(name, 0.0)
+        notes[name] = torch.from_numpy(held[:, columns + 1])
+    return inputs, torch.from_numpy(ids[:, columns + 1]), torch.from_numpy(weights[:, columns + 1]), notes
 
 
-def _packed(examples: Sequence[Example]) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+def note_names(examples: Iterable[Example]) -> list[str]:
+    """What any of the examples says of its targets."""
+    return sorted({name for example in examples for name in example.notes})
+
+
+def _packed(examples: Sequence[Example]) -> Laid:
     ids = np.concatenate([example.ids for example in examples])
     firsts = np.cumsum([0, *(len(example.ids) for example in examples[:-1])])
     weights = np.concatenate([example.weights for example in examples])
@@ -139,7 +155,12 @@ def _packed(examples: Sequence[Example]) -> tuple[dict[str, torch.Tensor], torch
     if len(positions) == len(examples):
         text = torch.cat([torch.arange(len(example.ids)) for example in examples])
         inputs["position_ids"] = torch.cat([text[None], torch.cat(positions, dim=1)])[:, None]
-    return inputs, torch.from_numpy(ids[columns + 1])[None], torch.from_numpy(weights[columns + 1])[None]
+    none = [np.zeros(len(example.ids), dtype=np.float32) for example in examples]
+    notes = {}
+    for name in note_names(examples):
+        held = np.concatenate([example.notes.get(name, zero) for example, zero in zip(examples, none, strict=True)])
+        notes[name] = torch.from_numpy(held[columns + 1])[None]
+    return inputs, torch.from_numpy(ids[columns + 1])[None], torch.from_numpy(weights[columns + 1])[None], notes
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ DTYPES = ("float32", "bfloat16")
 LOWEST = {
     **dict.fromkeys(("train.epochs", "train.batch", "train.micro", "data.longest"), 1),
     **dict.fromkeys(("train.save", "train.keep", "train.seed", "data.cache", "eval.every", "eval.limit"), 0),
-    **dict.fromkeys(("lora.rank", "lora.alpha", "lora.dropout"), 0),
 }
 
 
@@ -142,20 +141,28 @@ class SftConfig:
     def __post_init__(self) -> None:
         check_choice(self.data.mask, MASKS, "data.mask")
         check_choice(self.data.weigh, WEIGHINGS, "data.weigh")
-        check_choice(self.model.precision, ("no", "bf16"), "model.precision")
-        check_choice(self.model.dtype, DTYPES, "model.dtype")
-        check_choice(self.model.saved, ("", *DTYPES), "model.saved")
+        check_model(self.model, self.lora)
         for name, low in LOWEST.items():
             table, key = name.split(".")
             value = getattr(getattr(self, table), key)
             if not low <= value < math.inf:
                 raise UsageError(f"{name} must be a number from {low}, not {value}")
-        if self.lora.dropout >= 1:
-            raise UsageError(f"lora.dropout must be a share below 1, not {self.lora.dropout}")
-        if self.lora.rank and not self.lora.targets:
-            raise UsageError("lora.targets names no module")
         if not self.data.lessons and not self.data.released:
             raise UsageError("data.lessons names no folder of trajectories; make one with `prh synth`")
+
+
+def check_model(model: ModelPart, lora: LoraPart) -> None:
+    """Refuse values that no training can have. Raises UsageError."""
+    check_choice(model.precision, ("no", "bf16"), "model.precision")
+    check_choice(model.dtype, DTYPES, "model.dtype")
+    check_choice(model.saved, ("", *DTYPES), "model.saved")
+    for name in ("rank", "alpha", "dropout"):
+        if not 0 <= getattr(lora, name) < math.inf:
+            raise UsageError(f"lora.{name} must be a number from 0, not {getattr(lora, name)}")
+    if lora.dropout >= 1:
+        raise UsageError(f"lora.dropout must be a share below 1, not {lora.dropout}")
+    if lora.rank and not lora.targets:
+        raise UsageError("lora.targets names no module")
 
 
 def recipe_files() -> list[Traversable]:

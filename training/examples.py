@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -44,6 +44,8 @@ class Example:
         positions: 3 x L of M-RoPE, or None where the model counts positions itself.
         images: what the model sees, in order; empty where ``inputs`` holds what was made of them.
         inputs: the model's other inputs, where they cannot be made again from the images alone.
+        starts: where each of the images begins in ``ids``.
+        notes: by name, L numbers, those of an id as a target, for losses that want more than a weight.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Example:
     positions: torch.Tensor | None
     images: tuple[Image.Image, ...] = ()
     inputs: Mapping[str, torch.Tensor] | None = None
+    starts: tuple[int, ...] = ()
+    notes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -93,7 +97,11 @@ def encode(name: str, conversation: Conversation, engine: Trainable, how: Weighi
     Raises:
         DataError: it has nothing to train, is longer than ``longest``, or cannot be masked turn by turn.
     """
-    view: View = engine.encode(conversation)
+    # Images are prepared with the batch that they are learned in; what cannot be made again then is made here.
+    again = engine.processor.factor > 1
+    view: View = engine.encode(conversation, pixels=not again)
+    if set(view.inputs) - {"pixel_values", "image_grid_thw"}:
+        again, view = False, engine.encode(conversation)
     if not view.exact:
         raise DataError(f"{name}: the checkpoint's chat template rewrites earlier turns, so none can be masked")
     if len(view.ids) > longest:
@@ -101,9 +109,9 @@ def encode(name: str, conversation: Conversation, engine: Trainable, how: Weighi
     if not any(view.trained):
         raise DataError(f"{name}: no turn of it is marked as trained")
     ids, weights = np.asarray(view.ids, dtype=np.int64), weigh(view.trained, view.turns, how)
-    again = engine.processor.factor > 1 and set(view.inputs) <= {"pixel_values", "image_grid_thw"}
     if again:
-        return Example(name, ids, weights, view.positions, tuple(conversation.images()))
+        starts = tuple(start for start, _ in view.spans)
+        return Example(name, ids, weights, view.positions, tuple(conversation.images()), starts=starts)
     return Example(name, ids, weights, view.positions, inputs=view.inputs)
 
 

@@ -195,9 +195,13 @@ class Learner:
         """Add one micro-batch's gradient; processes are averaged over, and accelerate divides by ``count``."""
         accelerator = self.accelerator
         with accelerator.accumulate(self.model):
-            part = token_losses(self.model, _moved(batch, accelerator.device)).sum() / total
+            part = self.part(moved(batch, accelerator.device), total)
             accelerator.backward(part * accelerator.num_processes * (1 if self._engine else count))
         return part.detach()
+
+    def part(self, batch: Batch, total: float) -> torch.Tensor:
+        """What a micro-batch adds to the loss of a step whose targets weigh ``total``."""
+        return token_losses(self.model, batch).sum() / total
 
     def _agree(self, batches: Sequence[Batch]) -> tuple[int, float, int, int]:
         """The most micro-batches of a process; over all, the weight of the targets, ids, and ids with padding."""
@@ -252,6 +256,8 @@ def whole(value: torch.Tensor) -> torch.Tensor:
     return cast(torch.Tensor, gather()) if gather else value
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """A batch on a device."""
     inputs = {name: value.to(device) for name, value in batch.inputs.items()}
-    return Batch(inputs, batch.targets.to(device), batch.weights.to(device), batch.tokens, batch.area)
+    notes = {name: value.to(device) for name, value in batch.notes.items()}
+    return Batch(inputs, batch.targets.to(device), batch.weights.to(device), batch.tokens, batch.area, notes)

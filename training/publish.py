@@ -12,7 +12,8 @@ from ..harness.types import Json
 from .card import plain
 
 if TYPE_CHECKING:
-    from .loop import Training
+    from .grpo_run import GrpoTraining
+    from .loop import SftTraining
 
 SCHEMA = 1
 PACKAGES = ("prh", "torch", "transformers", "accelerate", "peft", "pillow")
@@ -43,8 +44,36 @@ It speaks protocol `{protocol}`; `prh.json` holds its pixel budgets and limits, 
 No figures yet: run `prh eval` on it and put them here, with the command.
 """
 
+GRPO_CARD = """\
+---
+library_name: transformers
+pipeline_tag: image-text-to-text
+base_model: {quoted}
+---
+# {name}
 
-def manifest(training: Training) -> dict[str, Json]:
+Trained by `prh train grpo` from {base}: {step} of {steps} updates of {batch} rollouts, {group} of each question,
+rewarded for {reward}.
+
+It speaks protocol `{protocol}`; `prh.json` holds its pixel budgets and limits, so that this is all it takes:
+
+    prh eval --model FOLDER --task TASK
+
+`training.json` holds the configuration, the digests of base and questions, and the versions.
+
+## Questions
+
+| task | split | questions |
+|---|---|---|
+{data}
+
+## Results
+
+No figures yet: run `prh eval` on it and put them here, with the command.
+"""
+
+
+def manifest(training: SftTraining) -> dict[str, Json]:
     """How a checkpoint was made."""
     return {
         "schema": SCHEMA,
@@ -69,7 +98,7 @@ def versions() -> dict[str, Json]:
     return found
 
 
-def card(training: Training, step: int) -> str:
+def card(training: SftTraining, step: int) -> str:
     """A draft of a model card: what is known of the making, and nothing that was not measured."""
     held: Counter[tuple[str, str]] = Counter()
     for lesson in training.lessons:
@@ -97,3 +126,35 @@ def _teacher(value: Json) -> str:
         return str(value or "unknown")
     name, model = str(value.get("name") or "unknown"), value.get("model")
     return f"{name} ({model})" if model else name
+
+
+def grpo_manifest(training: GrpoTraining) -> dict[str, Json]:
+    """How a checkpoint was reinforced."""
+    return {
+        "schema": SCHEMA,
+        "kind": "grpo",
+        "base": training.base,
+        "identity": dict(training.identity),
+        "questions": {name: len(one.samples) for name, one in training.questions.items()},
+        "steps": training.steps,
+        "round_steps": training.epoch,
+        "versions": versions(),
+    }
+
+
+def grpo_card(training: GrpoTraining, step: int) -> str:
+    """A draft of a model card, as ``card``."""
+    config = training.config
+    terms = [name for name, (weight, _) in training.reward.terms.items() if weight]
+    return GRPO_CARD.format(
+        quoted=json.dumps(training.base),
+        base=plain(training.base),
+        name=plain(training.out.name),
+        step=step,
+        steps=training.steps,
+        batch=config.train.batch,
+        group=config.rollout.group,
+        reward=", ".join(map(plain, terms)) or "nothing",
+        protocol=training.setting.protocol.name,
+        data="\n".join(f"| {plain(name)} | train | {len(one.samples)} |" for name, one in training.questions.items()),
+    )

@@ -27,7 +27,7 @@ from ..harness.types import Json
 from . import checkpoints
 from .config import SftConfig
 from .examples import Example, encode
-from .loop import Run, Training, flat, write_checkpoint
+from .loop import Run, SftTraining, T, Training, Work, flat, write_checkpoint
 from .released import Rule, released_lessons
 from .trainable import Trainable, open_trainable
 from .trajectories import Lesson, read_lessons
@@ -83,11 +83,11 @@ def digest(lessons: Sequence[Lesson]) -> str:
     return json_digest([*map(content, lessons)])
 
 
-def prepare(config: SftConfig, out: Path, root: Path) -> Training:
+def prepare(config: SftConfig, out: Path, root: Path) -> SftTraining:
     """Open everything a training needs and check that it fits together. Raises PrhError."""
     check_keys(config.setting, "setting")
-    _check_trackers(config.trackers)
-    _check_tasks(config.eval.tasks)
+    check_trackers(config.trackers)
+    check_tasks(config.eval.tasks)
     lessons = gather(config, root)
     engine, defaults = open_trainable(config.model.base, config.model.dtype, config.model.attention)
     setting = resolve([("prh.json", defaults), ("setting", config.setting)], 0)
@@ -98,14 +98,14 @@ def prepare(config: SftConfig, out: Path, root: Path) -> Training:
         name: {key: value for key, value in plain[name].items() if key not in LOOSE.get(name, ())}
         for name in ("model", "data", "train", "optim", "lora")
     }
-    return Training(
+    return SftTraining(
         config=config,
         out=out,
         base=config.model.base,
         engine=engine,
         lessons=lessons,
         setting=setting,
-        layers={**_joined(defaults, config.setting), **pinned},
+        layers={**joined(defaults, config.setting), **pinned},
         blank=blank(engine, setting),
         epoch=epoch,
         steps=epoch * config.train.epochs,
@@ -113,12 +113,12 @@ def prepare(config: SftConfig, out: Path, root: Path) -> Training:
             "base": engine.fingerprint,
             "trajectories": digest(lessons),
             "setting": setting.identity(),
-            **_plain(parts),
+            **plain_parts(parts),
         },
     )
 
 
-def _plain(parts: Mapping[str, Json]) -> dict[str, Json]:
+def plain_parts(parts: Mapping[str, Json]) -> dict[str, Json]:
     """Parts as they are read back from a manifest, lists for tuples."""
     return {
         name: {key: list(value) if isinstance(value, tuple) else value for key, value in part.items()}
@@ -126,7 +126,7 @@ def _plain(parts: Mapping[str, Json]) -> dict[str, Json]:
     }
 
 
-def _joined(base: Mapping[str, Json], over: Mapping[str, Json]) -> dict[str, Json]:
+def joined(base: Mapping[str, Json], over: Mapping[str, Json]) -> dict[str, Json]:
     """One layer of settings over another, table by table, as both together are resolved."""
     joined = dict(base)
     for key, value in over.items():
@@ -135,7 +135,8 @@ def _joined(base: Mapping[str, Json], over: Mapping[str, Json]) -> dict[str, Jso
     return joined
 
 
-def _check_trackers(names: Sequence[str]) -> None:
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that accelerate does not know, or that are not installed. Raises UsageError, Prerequisite."""
     there = [str(one) for one in get_available_trackers()]
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
@@ -144,7 +145,7 @@ def _check_trackers(names: Sequence[str]) -> None:
             raise Prerequisite(f"trackers: {name} is not installed: pip install {name}")
 
 
-def _check_tasks(names: Sequence[str]) -> None:
+def check_tasks(names: Sequence[str]) -> None:
     """Find out now, and not at the first evaluation, whether a task's data are there."""
     for name in names:
         task = cast(Task, registry.make("tasks", name))
@@ -186,13 +187,18 @@ def train(
     Raises:
         PrhError: a setting, the data or the base do not fit, or the folder holds something else.
     """
+    return conduct(out, lambda: prepare(config, out, root), lambda training: Run(training, watcher(), trackers))
+
+
+def conduct(out: Path, prepare: Callable[[], T], run: Callable[[T], Work[T]]) -> Path:
+    """Prepare a training and run it in a folder that is held against others. Raises PrhError."""
     if not (out / checkpoints.MANIFEST).is_file() and not checkpoints.is_free(out):
         raise StoreError(f"{out} exists and is no training's folder; choose another --out")
-    training = prepare(config, out, root)
+    training = prepare()
     with checkpoints.claimed(out) if os.environ.get("RANK", "0") == "0" else nullcontext():
         if (out / checkpoints.MANIFEST).is_file():
             _check_same(read_json(out / checkpoints.MANIFEST), training)
-        return Run(training, watcher(), trackers).go()
+        return run(training).go()
 
 
 def _check_same(held: Mapping[str, Json], training: Training) -> None:

@@ -16,6 +16,7 @@ from ..harness.errors import Prerequisite, UsageError
 from ..harness.terminal import safe
 from ..harness.types import Json
 from .config import SftConfig, build, override, read_recipe, recipe_files
+from .grpo_config import GrpoConfig
 from .notices import notices
 from .watcher import Watcher
 
@@ -40,9 +41,7 @@ def train_group() -> None:
 def sft_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | None, eval_every: int | None) -> None:
     """Learn trajectories: CONFIG is a TOML file, or a recipe of this package by name."""
     values, root = read_recipe(config)
-    more = [f"eval.tasks={[name for name in tasks.split(',') if name]}"] if tasks else []
-    more += [f"eval.every={eval_every}"] if eval_every else []
-    read = build(SftConfig, override(values, [*sets, *more]))
+    read = build(SftConfig, override(values, [*sets, *_evaluated(tasks, eval_every)]))
     try:
         from . import sft
     except ImportError as error:
@@ -53,6 +52,36 @@ def sft_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | None
     except KeyboardInterrupt:
         click.echo("\nstopped; the same command goes on after the last checkpoint", err=True)
         raise
+
+
+@train_group.command("grpo")
+@click.argument("config")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; a training there goes on.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Over the configuration, as train.seed=1.")
+@click.option("--eval", "tasks", help="Evaluate checkpoints on this task, or several by comma.")
+@click.option("--eval-every", type=click.IntRange(1), help="Steps between evaluations. [default: at each checkpoint]")
+def grpo_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | None, eval_every: int | None) -> None:
+    """Reinforce what pays: CONFIG is a TOML file, or a recipe of this package by name."""
+    values, root = read_recipe(config)
+    read = build(GrpoConfig, override(values, [*sets, *_evaluated(tasks, eval_every)]))
+    # oneDNN keeps what it compiled for every shape of a batch; of thousands of shapes that is gigabytes.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    try:
+        from . import grpo
+    except ImportError as error:
+        raise Prerequisite(f"training needs {error.name}, which is not installed: pip install 'prh[train]'") from None
+    try:
+        with notices():
+            grpo.train(read, out, root, RoundScreen)
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on after the last checkpoint, with what was sampled", err=True)
+        raise
+
+
+def _evaluated(tasks: str | None, every: int | None) -> list[str]:
+    """What ``--eval`` and ``--eval-every`` set."""
+    more = [f"eval.tasks={[name for name in tasks.split(',') if name]}"] if tasks else []
+    return [*more, f"eval.every={every}"] if every else more
 
 
 @train_group.command("tiny")
@@ -98,8 +127,7 @@ class Screen(Watcher):
         self.total = 0
 
     def opened(self, training: Training, first: int) -> None:
-        click.echo(f"train  {training.base}  {len(training.lessons)} trajectories")
-        click.echo(f"steps  {training.steps} of {training.config.train.batch}, {training.epoch} an epoch")
+        click.echo("\n".join(training.opening()))
         if first:
             click.echo(f"going on after step {first}")
         self.total = training.steps
@@ -107,13 +135,17 @@ class Screen(Watcher):
             self.bar = tqdm(total=training.steps, initial=first, unit="step")
 
     def stepped(self, row: Mapping[str, Json]) -> None:
-        text = f"loss {row['loss']:.4f}  norm {_shown(row['norm'])}  rate {row['rate']:.3f}"
+        text = self.told_of(row)
         if self.bar is not None:
             self.bar.set_postfix_str(text)
             self.bar.update()
         elif time.monotonic() - self.told > LINE_SECONDS or row["step"] == self.total:
             self.told = time.monotonic()
             click.echo(f"step {row['step']}/{self.total}  {text}")
+
+    def told_of(self, row: Mapping[str, Json]) -> str:
+        """A step in a line."""
+        return f"loss {row['loss']:.4f}  norm {_shown(row['norm'])}  rate {row['rate']:.3f}"
 
     def saved(self, path: Path) -> None:
         self._say(f"saved {path}")
@@ -133,6 +165,25 @@ class Screen(Watcher):
             self.bar.write(safe(text))
         else:
             click.echo(safe(text))
+
+
+class RoundScreen(Screen):
+    """The same for a reinforcement: what its rollouts are like."""
+
+    def told_of(self, row: Mapping[str, Json]) -> str:
+        shown = {
+            "RaPR": "rapr",
+            "op-error": "op_error_rate",
+            "accuracy": "accuracy",
+            "reward": "reward",
+            "entropy": "entropy",
+            "clip": "clip_share",
+            "gap": "logprob_gap",
+        }
+        figures = "  ".join(f"{name} {_shown(row[key])}" for name, key in shown.items())
+        speed = row["rollout_tokens_per_second"]
+        more = f"  {cast(float, speed):.0f} tokens/s" if speed else ""
+        return f"{figures}  filtered {row['groups_filtered']}/{row['groups']}{more}"
 
 
 def _shown(value: Json) -> str:

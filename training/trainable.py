@@ -75,7 +75,7 @@ class Trainable(Protocol):
 
     def fit(self, size: Size, budget: Span) -> Size: ...
 
-    def encode(self, conversation: Conversation) -> View: ...
+    def encode(self, conversation: Conversation, *, pixels: bool = True) -> View: ...
 
     def save(
         self, folder: Path, module: PreTrainedModel, dtype: str, weights: Mapping[str, torch.Tensor] | None = None
@@ -97,12 +97,13 @@ def own_device() -> str:
 
 
 def open_trainable(
-    model: str, dtype: str, attention: str, device: str | None = None
+    model: str, dtype: str, attention: str, device: str | None = None, batch: int = 16
 ) -> tuple[Trainable, Mapping[str, Json]]:
     """A checkpoint opened for training, and its ``prh.json``.
 
     Args:
         device: None for this process's own.
+        batch: most turns that run at once where it is asked for any.
 
     Raises:
         UsageError: it has no weights that can be trained here.
@@ -110,7 +111,7 @@ def open_trainable(
     """
     device = own_device() if device is None else device
     factory = find_engine(model, None)
-    options = EngineOptions(dtype=dtype, attention=attention, device=device)
+    options = EngineOptions(dtype=dtype, attention=attention, device=device, batch=batch)
     defaults = dict(guarded(f"the engine of {model}", lambda: factory.defaults(model)))
     engine = guarded(f"the engine of {model}", lambda: factory.open(model, options))
     if not all(hasattr(engine, name) for name in ("module", "encode", "save")):

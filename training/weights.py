@@ -13,6 +13,7 @@ from ..harness.errors import ModelError, UsageError
 from ..harness.store import read_json, write_json
 from .checkpoints import DAMAGED, STATE, load_tensors, sharded_as
 from .config import LoraPart, SftConfig
+from .grpo_config import GrpoConfig
 from .learner import freeze
 from .trainable import open_trainable
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 ADAPTER, ADAPTER_CONFIG, MASTER = "adapter_model.safetensors", "adapter_config.json", "model.safetensors"
 
 
-def ready(module: PreTrainedModel, config: SftConfig) -> PreTrainedModel:
+def ready(module: PreTrainedModel, config: SftConfig | GrpoConfig) -> PreTrainedModel:
     """A model as a configuration trains it: what is frozen is frozen, an adapter is around it. Raises UsageError."""
     if config.model.checkpointing:
         _checkpoint(module)

@@ -1,0 +1,411 @@
+"""Rollouts: episodes of the harness's own loop with sampling switched on, recorded as ordinary runs.
+
+    rollouts/round-000003/vstar-mini/   a run of one task, as ``prh show``, ``score`` and ``report`` open it
+
+A record says besides which ``round`` it belongs to and which ``version`` of the weights (updates done) sampled it; its
+``id`` is its group. Token ids and log-probabilities stand in its turns and are never made again from text. Several
+processes write shards of one run, so that they must share a file system, and each reads all of it when all are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+
+from ..harness import registry
+from ..harness.engine import Caps, Engine, Finish, Turn, TurnSpec, Usage
+from ..harness.episode import run_episode
+from ..harness.errors import DataError, StoreError, UsageError
+from ..harness.evaluate import load_profile, load_task, score
+from ..harness.ledger import Conversation
+from ..harness.manifest import check_same, check_samples, dataset_fingerprint, environment
+from ..harness.record import SCHEMA, Record, key_of, text_of
+from ..harness.runner import Job, run_all
+from ..harness.scoring import check_reads
+from ..harness.settings import Layer, Setting, resolve
+from ..harness.store import MANIFEST, RunStore, journals, read_journal, read_manifest, write_json
+from ..harness.task import DataOptions, Profile, Task
+from ..harness.types import ERROR_STATES, Call, Json, Sample, Size, Span
+from .batches import step_seed
+from .grpo_config import GrpoConfig, QueryPart
+from .trainable import Trainable
+
+FOLDER = "rollouts"
+Query = tuple[str, str]
+
+
+class Speaker(Trainable, Engine, Protocol):
+    """An engine whose model is trained and speaks.
+
+    Attributes:
+        vision_ids: ids that only an image may bring into a conversation.
+    """
+
+    vision_ids: frozenset[int]
+
+    def forget(self) -> None:
+        """Forget what was read before the weights changed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The questions of one task, and how they are asked and scored.
+
+    Attributes:
+        samples: by id, in the task's order.
+        setting: that of an evaluation, but for the sampling.
+    """
+
+    task: Task
+    samples: Mapping[str, Sample]
+    setting: Setting
+    profile: Profile
+    fingerprint: str
+
+
+def gather(config: GrpoConfig, root: Path, defaults: Mapping[str, Json]) -> dict[str, Questions]:
+    """The questions that a configuration names, by task. Raises PrhError."""
+    found = {part.task: _questions(part, config, root, defaults) for part in config.data}
+    total = sum(len(one.samples) for one in found.values())
+    wanted = config.rollout.queries * config.rollout.waves
+    if total < wanted:
+        raise UsageError(f"a round may take {wanted} questions and the data hold {total}; lower rollout.queries")
+    return found
+
+
+def _questions(part: QueryPart, config: GrpoConfig, root: Path, defaults: Mapping[str, Json]) -> Questions:
+    task = load_task(part.task)
+    if part.editions > 1:
+        kind = type(task)
+        if not hasattr(task, "editions"):
+            raise UsageError(f"data of {part.task}: only a synthetic miniature has editions")
+        task = registry.guarded(f"task {part.task}", lambda: kind(part.editions))  # type: ignore[call-arg]
+    options = DataOptions(root / part.data if part.data else None, "train")
+    dataset = registry.guarded(f"task {part.task}", lambda: task.load(options))
+    check_samples(dataset.samples, part.task)
+    chosen = [one for one in dataset.samples if not part.slices or set(part.slices) & set(one.slices)]
+    chosen = chosen[: part.limit or None]
+    if not chosen:
+        raise UsageError(f"data of {part.task}: no question of its train split is in slices {list(part.slices)}")
+    profile = load_profile(config.rollout.profile)
+    check_reads(profile, task)
+    sampling: dict[str, Json] = {"temperature": config.rollout.temperature, "top_p": 1.0}
+    layers: list[Layer] = [
+        ("task", task.settings),
+        ("prh.json", defaults),
+        ("setting", config.setting),
+        ("rollout", {"sampling": sampling}),
+    ]
+    setting = resolve(layers, config.train.seed)
+    return Questions(task, {one.id: one for one in chosen}, setting, profile, dataset_fingerprint(chosen))
+
+
+class Stream:
+    """The order in which questions come: each once an epoch, in an order of that epoch's own."""
+
+    def __init__(self, questions: Mapping[str, Questions], seed: int) -> None:
+        self.queries: list[Query] = [(name, key) for name, one in questions.items() for key in one.samples]
+        self.seed = seed
+
+    def at(self, position: int) -> Query:
+        """The question at a place of the stream, from 0."""
+        epoch, place = divmod(position, len(self.queries))
+        return self.queries[int(np.random.default_rng([self.seed, epoch]).permutation(len(self.queries))[place])]
+
+    def take(self, position: int, count: int, without: Sequence[Query] = ()) -> tuple[list[Query], int]:
+        """The next questions that are not among those at hand, and where the stream goes on."""
+        found: list[Query] = []
+        known = set(without)
+        while len(found) < count:
+            query = self.at(position)
+            position += 1
+            if query not in known:
+                known.add(query)
+                found.append(query)
+        return found, position
+
+
+class Sampler:
+    """An engine as rollouts are drawn from it: vision tokens are banned, and where asked for nothing is kept.
+
+    Attributes:
+        engine: what speaks.
+        banned: ids that are never drawn.
+        deterministic: whether every rollout begins with empty caches, so that none depends on what ran before it.
+    """
+
+    def __init__(self, engine: Speaker, *, deterministic: bool = False) -> None:
+        if not engine.caps.token_ids or not engine.caps.logprobs:
+            raise UsageError("rollouts need an engine that gives token ids and log-probabilities, turn after turn")
+        self.engine = engine
+        self.banned = tuple(sorted(engine.vision_ids))
+        self.deterministic = deterministic
+        self.caps: Caps = engine.caps
+        self.fingerprint = engine.fingerprint
+
+    def fit(self, size: Size, budget: Span) -> Size:
+        return self.engine.fit(size, budget)
+
+    async def turn(self, conversation: Conversation, spec: TurnSpec) -> Turn:
+        return await self.engine.turn(conversation, replace(spec, banned_ids=self.banned))
+
+    async def release(self, conversation: Conversation) -> None:
+        await self.engine.release(conversation)
+        if self.deterministic:
+            self.engine.forget()
+
+    def describe(self) -> Mapping[str, Json]:
+        return self.engine.describe()
+
+    async def close(self) -> None:
+        """It stays open: it is being trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a round samples.
+
+    Attributes:
+        number: from 0.
+        version: updates that the weights have seen.
+        queries: task and id of its questions.
+    """
+
+    number: int
+    version: int
+    queries: Sequence[Query]
+
+
+class Rollouts:
+    """The rollouts of a training, round by round.
+
+    Attributes:
+        out: the training's folder.
+        rank, world: this process among those that sample.
+    """
+
+    def __init__(
+        self,
+        config: GrpoConfig,
+        questions: Mapping[str, Questions],
+        out: Path,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.config, self.questions, self.out = config, questions, out
+        self.rank, self.world = rank, world
+
+    def folder(self, number: int, task: str) -> Path:
+        """The run of a round's rollouts of one task."""
+        return self.out / FOLDER / f"round-{number:06}" / task
+
+    def begin(self, wanted: Round, engine: Engine, command: Sequence[str]) -> None:
+        """Write the manifests of a round's runs, on the main process. Raises StoreError, UsageError."""
+        for task in _by_task(wanted.queries):
+            own = self.questions[task]
+            folder = self.folder(wanted.number, task)
+            fresh = self._manifest(wanted, own, engine, command)
+            if (folder / MANIFEST).is_file():
+                held = cast("dict[str, Json]", read_manifest(folder)["identity"])
+                check_same(held, cast("dict[str, Json]", fresh["identity"]), folder)
+            else:
+                write_json(folder / MANIFEST, fresh)
+
+    def _manifest(self, wanted: Round, own: Questions, engine: Engine, command: Sequence[str]) -> dict[str, Json]:
+        return {
+            "schema": SCHEMA,
+            "task": own.task.name,
+            "model": f"{self.config.model.base}@{wanted.version}",
+            "profile": own.profile.name,
+            "command": list(command),
+            "directory": str(Path.cwd()),
+            "identity": {
+                "task": own.task.name,
+                "split": "train",
+                "dataset": own.fingerprint,
+                "model": f"{engine.fingerprint}@{wanted.version}",
+                **self._setting(wanted.number, own).identity(),
+            },
+            "origins": cast(Json, dict(own.setting.origins)),
+            "round": wanted.number,
+            "version": wanted.version,
+            "repeats": self.config.rollout.group,
+            "expected": self._expected(wanted, own.task.name),
+            "engine": cast(Json, dict(engine.describe())),
+            "warnings": [],
+            "environment": environment(),
+            "started": time.time(),
+            "finished": None,
+        }
+
+    def _expected(self, wanted: Round, task: str) -> int:
+        return sum(name == task for name, _ in wanted.queries) * self.config.rollout.group
+
+    def finish(self, wanted: Round) -> None:
+        """Score what a round has sampled, as evaluations are, on the main process. Raises PrhError."""
+        for task in _by_task(wanted.queries):
+            own, folder = self.questions[task], self.folder(wanted.number, task)
+            held = read_manifest(folder)
+            if held["finished"] is None or held["expected"] != self._expected(wanted, task):
+                held |= {"expected": self._expected(wanted, task), "finished": time.time()}
+                write_json(folder / MANIFEST, held)
+                score(folder, own.task, own.profile, own.setting.protocol.answer_tag)
+
+    def prune(self, first: int) -> None:
+        """Drop the rollouts of the rounds before this one."""
+        for path in (self.out / FOLDER).glob("round-*"):
+            if path.name < f"round-{first:06}":
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _setting(self, number: int, own: Questions) -> Setting:
+        return replace(own.setting, seed=step_seed(self.config.train.seed, number))
+
+    def sample(self, wanted: Round, engine: Engine) -> int:
+        """Run this process's share of what is missing of a round; how many episodes that were. Raises StoreError."""
+        jobs = {task: self._missing(wanted, task) for task in _by_task(wanted.queries)}
+        jobs = {task: rows for task, rows in jobs.items() if rows}
+        if jobs:
+            asyncio.run(self._run(wanted, jobs, engine))
+        return sum(map(len, jobs.values()))
+
+    def _missing(self, wanted: Round, task: str) -> list[Job]:
+        """This process's jobs of one task: a stretch of all of them, less what any process has recorded."""
+        own, folder = self.questions[task], self.folder(wanted.number, task)
+        ids = [key for name, key in wanted.queries if name == task]
+        jobs = [(own.samples[key], repeat) for key in ids for repeat in range(self.config.rollout.group)]
+        done = {key for key, record in _merged(folder, _named).items() if record["end"] not in ERROR_STATES}
+        bounds = [len(jobs) * rank // self.world for rank in (self.rank, self.rank + 1)]
+        return [job for job in jobs[slice(*bounds)] if (job[0].id, job[1]) not in done]
+
+    async def _run(self, wanted: Round, jobs: Mapping[str, Sequence[Job]], engine: Engine) -> None:
+        part = self.config.rollout
+        if self.config.train.deterministic:
+            for task, rows in jobs.items():
+                await self._run_task(wanted, task, rows, engine, 1)
+            return
+        total = sum(map(len, jobs.values()))
+        shares = {task: max(1, round(part.concurrency * len(rows) / total)) for task, rows in jobs.items()}
+        await asyncio.gather(*(self._run_task(wanted, task, rows, engine, shares[task]) for task, rows in jobs.items()))
+
+    async def _run_task(self, wanted: Round, task: str, jobs: Sequence[Job], engine: Engine, concurrency: int) -> None:
+        own = self.questions[task]
+        shard = f"rank-{self.rank:03}" if self.world > 1 else ""
+        stamp: dict[str, Json] = {"round": wanted.number, "version": wanted.version}
+        setting = self._setting(wanted.number, own)
+        with RunStore(self.folder(wanted.number, task), shard) as store:
+            await run_all(jobs, engine, setting, store, concurrency=concurrency, stamp=stamp)
+
+    def read(self, number: int, task: str) -> list[Record]:
+        """What a round's rollouts of one task have come to, by id and repeat. Raises StoreError."""
+        folder = self.folder(number, task)
+        found = _merged(folder)
+        if not found:
+            raise StoreError(
+                f"{folder} holds no rollouts, or is missing; restore it, or begin again with another --out"
+            )
+        return [record for _, record in sorted(found.items())]
+
+    def again(self, task: str, records: Sequence[Record], engine: Trainable) -> list[Conversation]:
+        """Recorded rollouts as conversations again, every turn of theirs trained. Raises DataError."""
+
+        async def together() -> list[Conversation]:
+            own = self.questions[task]
+            return list(await asyncio.gather(*(perform_again(record, own, engine) for record in records)))
+
+        return asyncio.run(together())
+
+
+def _by_task(queries: Sequence[Query]) -> list[str]:
+    return list(dict.fromkeys(task for task, _ in queries))
+
+
+def _merged(folder: Path, part: Callable[[Record], Record] | None = None) -> dict[tuple[str, int], Record]:
+    """The records of all writers, one a rollout: the last that is no error, where there is one. Raises StoreError."""
+    found: dict[tuple[str, int], Record] = {}
+    for path in journals(folder):
+        for record in read_journal(path, part).records:
+            if record["end"] not in ERROR_STATES or key_of(record) not in found:
+                found[key_of(record)] = record
+    return found
+
+
+def _named(record: Record) -> Record:
+    return {key: record[key] for key in ("id", "repeat", "end", "segments")} | {"segments": []}
+
+
+class _Recorded:
+    """An engine that says what is recorded, with the ids that were sampled."""
+
+    fingerprint = "recorded"
+    caps = Caps(token_ids=True, logprobs=True)
+
+    def __init__(self, record: Record, engine: Trainable) -> None:
+        self.record, self.engine = record, engine
+        segments = cast("list[dict[str, Json]]", record["segments"])
+        self.turns = [segment for segment in segments if segment["role"] == "assistant"]
+
+    def fit(self, size: Size, budget: Span) -> Size:
+        return self.engine.fit(size, budget)
+
+    async def turn(self, conversation: Conversation, spec: TurnSpec) -> Turn:
+        number = conversation.turns
+        segment = self.turns[number]
+        ids, logprobs = (cast("list[float]", segment[name]) for name in ("ids", "logprobs"))
+        calls = [call for call in cast("list[dict[str, Json]]", segment["calls"]) if call.get("id")]
+        whole = cast("dict[str, int]", self.record["usage"])["prompt_tokens"]
+        ended = self.record["end"] == "token_limit" and number == len(self.turns) - 1
+        return Turn(
+            text_of(segment),
+            tuple(map(int, ids)),
+            tuple(logprobs),
+            cast(Finish, segment["finish"]),
+            tuple(Call(str(call["name"]), call["arguments"], str(call["id"])) for call in calls),
+            Usage(whole if ended else 0, len(ids)),
+        )
+
+    async def release(self, conversation: Conversation) -> None:
+        return None
+
+    def describe(self) -> Mapping[str, Json]:
+        return {"name": "recorded"}
+
+    async def close(self) -> None:
+        return None
+
+
+async def perform_again(record: Record, own: Questions, engine: Trainable) -> Conversation:
+    """A recorded rollout as a conversation with its images, made by the loop that it came from.
+
+    Raises:
+        DataError: the question or what it shows is no longer what it was.
+    """
+    sample = own.samples.get(str(record["id"]))
+    if sample is None:
+        raise DataError(f"{own.task.name} no longer has the question {record['id']!r} that was sampled")
+    made = await run_episode(sample, _Recorded(record, engine), own.setting, int(cast(int, record["repeat"])))
+    conversation = made.conversation
+    shown = [item.digest for item in conversation.items]
+    held = [item["digest"] for item in cast("list[dict[str, Json]]", record["media"])]
+    if made.end != record["end"] or shown != held:
+        reason = f"it ends in {made.end} and shows {len(shown)} media, not {record['end']} and {len(held)}"
+        reason = made.error or reason
+        raise DataError(f"the rollout of {record['id']!r} cannot be performed again: {reason}")
+    conversation.segments[:] = [
+        replace(segment, trained=True) if segment.role == "assistant" else segment for segment in conversation.segments
+    ]
+    return conversation
+
+
+def check_whole(records: Sequence[Record], wanted: int, folder: Path) -> None:
+    """Refuse rollouts of which some were lost. Raises StoreError."""
+    if len(records) != wanted:
+        message = f"{folder} holds {len(records)} rollouts of {wanted}"
+        raise StoreError(f"{message}: records were removed; restore them, or begin again with another --out")
