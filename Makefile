@@ -17,7 +17,7 @@ VENV_VLLM ?= .venv-vllm
 
 VENV_RAY ?= .venv-ray
 
-.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-engine bench-harness bench-startup bench-compare bench-report bench-sft check format clean
+.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-harness bench-startup bench-compare bench-report bench-sft check format clean
 
 setup: $(VENV)/.ready
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from .ledger import Conversation
 from .types import Call, Json, Sample, Size, Span
+
+if TYPE_CHECKING:
+    from .protocol import Tool
 
 Finish = Literal["stop", "length", "malformed"]
 
@@ -36,6 +39,7 @@ class TurnSpec:
         seed: of this turn alone, derived from the run's seed, the sample, the repeat and the turn.
         stop: strings that end the turn; kept in its text.
         banned_ids: token ids that must not be sampled, besides those the engine bans itself.
+        tools: the operations of a protocol that declares them beside its prompt; only to engines with native calls.
     """
 
     max_new_tokens: int
@@ -44,15 +48,17 @@ class TurnSpec:
     seed: int = 0
     stop: tuple[str, ...] = ()
     banned_ids: tuple[int, ...] = ()
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one turn. ``prompt_tokens`` is the whole context before it, images included."""
+    """Tokens of one turn. ``prompt_tokens`` is the whole context before it, images included; ``cost`` is in dollars."""
 
     prompt_tokens: int = 0
     new_tokens: int = 0
     cached_tokens: int = 0
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ class Trajectory:
 
     Attributes:
         error: one line, for the end states ``engine_error`` and ``data_error``.
+        cost: in dollars, where the engine knows its prices.
         seconds: wall seconds spent in the engine, on media, in operations and in all.
     """
 
@@ -39,6 +41,7 @@ class Trajectory:
     prompt_tokens: int = 0
     new_tokens: int = 0
     cached_tokens: int = 0
+    cost: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -139,7 +142,8 @@ def _spec(trajectory: Trajectory, setting: Setting) -> TurnSpec:
     seed = turn_seed(setting.seed, trajectory.sample.id, trajectory.repeat, turn)
     sampling = setting.sampling
     stop = setting.protocol.stop()
-    return TurnSpec(setting.limits.new_tokens, sampling.temperature, sampling.top_p, seed, stop)
+    tools = setting.protocol.declared()
+    return TurnSpec(setting.limits.new_tokens, sampling.temperature, sampling.top_p, seed, stop, tools=tools)
 
 
 async def _observe(trajectory: Trajectory, calls: tuple[Call | BadCall, ...], setting: Setting) -> bool:
@@ -150,7 +154,9 @@ async def _observe(trajectory: Trajectory, calls: tuple[Call | BadCall, ...], se
     parts: list[Part] = []
     items: list[MediaItem] = []
     shown: list[Shown] = []
+    starts: list[int] = []
     for call in calls[: limits.calls]:
+        starts.append(len(parts))
         record = _recorded(call, number, setting)
         try:
             outcome = await _in_thread(_execute, call, conversation, setting)
@@ -170,12 +176,22 @@ async def _observe(trajectory: Trajectory, calls: tuple[Call | BadCall, ...], se
         trajectory.operations.append(_done(record, outcome, new))
     surplus = calls[limits.calls :]
     if surplus:
+        starts.append(len(parts))
         message = f"{len(surplus)} more calls in this turn were not executed: at most {limits.calls} a turn"
         parts += protocol.render_error(OperationError("limit", message), surplus[0], conversation)
         trajectory.operations += _refused(surplus, number, message, setting)
-    conversation.commit(Segment(protocol.observation_role, tuple(parts)), items, shown)
+    answers = _answers(calls, [*starts, len(parts)])
+    conversation.commit(Segment(protocol.observation_role, tuple(parts), answers=answers), items, shown)
     _spend(trajectory, "operations", start)
     return True
+
+
+def _answers(calls: Sequence[Call | BadCall], bounds: Sequence[int]) -> tuple[tuple[str, int], ...]:
+    """How many parts answer each native call; surplus calls are answered together, at the first of them."""
+    counts = [end - start for start, end in itertools.pairwise(bounds)]
+    counts += [0] * (len(calls) - len(counts))
+    named = zip(calls, counts, strict=True)
+    return tuple((call.id, count) for call, count in named if isinstance(call, Call) and call.id)
 
 
 def _execute(call: Call | BadCall, conversation: Conversation, setting: Setting) -> Outcome:
@@ -222,6 +238,7 @@ def _count(trajectory: Trajectory, turn: Turn) -> None:
     trajectory.prompt_tokens += turn.usage.prompt_tokens
     trajectory.new_tokens += turn.usage.new_tokens
     trajectory.cached_tokens += turn.usage.cached_tokens
+    trajectory.cost += turn.usage.cost
     trajectory.seconds["engine"] = trajectory.seconds.get("engine", 0.0) + turn.seconds
 
 

@@ -18,9 +18,10 @@ from .manifest import check_same, check_samples, dataset_fingerprint, environmen
 from .record import SCHEMA, Record
 from .registry import guarded
 from .request import Request, data_options, engine_options, error_share
-from .runner import DRAIN_SECONDS, Stop, pending, run_all
+from .runner import DRAIN_SECONDS, Job, Stop, pending, run_all
 from .scoring import check_reads, score_records, score_row, scored_part, summarise
 from .settings import Layer, Setting, check_keys, resolve
+from .sharing import absorb_shards
 from .signals import Drain
 from .store import (
     MANIFEST,
@@ -116,8 +117,12 @@ def find_engine(model: str, engine: str | None) -> EngineFactory:
     raise UsageError(registry.unknown("models", model, known))
 
 
-def plan(request: Request) -> Plan:
-    """Open everything an evaluation needs and check that it fits together. Raises PrhError."""
+def plan(request: Request, opened: Engine | None = None) -> Plan:
+    """Open everything an evaluation needs and check that it fits together. Raises PrhError.
+
+    Args:
+        opened: an engine to take instead of opening the model's, such as one that stands for workers elsewhere.
+    """
     check_keys(request.overrides, "--set")
     task = cast(Task, registry.make("tasks", request.task))
     factory = find_engine(request.model, request.engine)
@@ -137,14 +142,15 @@ def plan(request: Request) -> Plan:
     profile = load_profile(str(request.option("profile", DEFAULT_PROFILE)))
     check_reads(profile, task)
     wanted = engine_options(request, setting, task, dataset, options)
-    engine = guarded(f"the engine of {request.model}", lambda: factory.open(request.model, wanted))
+    engine = opened or guarded(f"the engine of {request.model}", lambda: factory.open(request.model, wanted))
     described = guarded(f"the engine of {request.model}", lambda: dict(engine.describe()))
+    check_calls(setting, engine)
     identity: dict[str, Json] = {
         "task": task.name,
         "split": options.split,
         "dataset": dataset_fingerprint(dataset.samples),
         "model": engine.fingerprint,
-        "numerics": _numerics(described, dataset),
+        "numerics": numerics(described, dataset, setting),
         **guarded("the protocol", setting.identity),
     }
     warnings = _warnings(task, dataset, setting)
@@ -153,9 +159,21 @@ def plan(request: Request) -> Plan:
     return Plan(request, task, profile, dataset, samples, engine, setting, identity, allowed, warnings)
 
 
-def _numerics(described: Mapping[str, Json], dataset: Dataset) -> dict[str, Json]:
-    """What the engine computes with; how it shows videos only where there is one to show."""
-    names = ["name", "dtype", "attention", "pixels"]
+def check_calls(setting: Setting, engine: Engine) -> None:
+    """Refuse a protocol whose calls the engine cannot carry. Raises UsageError."""
+    if setting.protocol.declared() and not engine.caps.native_calls:
+        name = engine.describe().get("name")
+        raise UsageError(
+            f"protocol {setting.protocol.name} declares functions, which the engine {name} does not carry; "
+            "choose another --protocol, such as pixel-reasoner"
+        )
+
+
+def numerics(described: Mapping[str, Json], dataset: Dataset, setting: Setting) -> dict[str, Json]:
+    """What the engine computes with; how it shows videos or carries calls only where there are any."""
+    names = ["name", "dtype", "attention", "pixels", *(["omit"] if described.get("omit") else [])]
+    if setting.protocol.native:
+        names.append("mode")
     if "video" in described and any(medium.kind == "video" for sample in dataset.samples for medium in sample.media):
         names.append("video")
     return {name: described.get(name) for name in names}
@@ -187,22 +205,43 @@ def load_task(name: str) -> Task:
 def run(plan: Plan, watcher: Watcher | None = None) -> Result:
     """Run what is missing, then score everything the folder holds. Raises PrhError."""
     watcher = watcher or Watcher()
-    folder = plan.request.out
-    if not is_run(folder) and not is_new(folder):
-        raise UsageError(f"{folder} exists and is no run folder; choose another --out")
-    begun = manifest(plan)
-    with RunStore(folder) as store:
-        if is_run(folder):
-            check_same(cast("Mapping[str, Json]", read_manifest(folder)["identity"]), plan.identity, folder)
-        else:
-            write_json(folder / MANIFEST, begun)
-        jobs = pending(plan.samples, plan.request.repeats, store)
+    check_folder(plan.request.out)
+    with RunStore(plan.request.out) as store:
+        jobs = begin(plan, store)
         if store.damaged and jobs:
             watcher.damaged(store.damaged)
         watcher.opened(plan, len(jobs))
-        number = asyncio.run(_run(plan, jobs, store, watcher.finished)) if jobs else 0
-        _finish(folder, plan, done=not number)
-        metrics = score(folder, plan.task, plan.profile, plan.setting.protocol.answer_tag)
+        number = asyncio.run(run_jobs(plan, jobs, store, watcher.finished)) if jobs else 0
+        return finish(plan, store, number)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than a run. Raises UsageError."""
+    if not is_run(folder) and not is_new(folder):
+        raise UsageError(f"{folder} exists and is no run folder; choose another --out")
+
+
+def begin(plan: Plan, store: RunStore) -> list[Job]:
+    """Begin or go on with a run; returns what is missing. Raises UsageError where it was begun differently."""
+    folder = plan.request.out
+    if is_run(folder):
+        check_same(cast("Mapping[str, Json]", read_manifest(folder)["identity"]), plan.identity, folder)
+    else:
+        write_json(folder / MANIFEST, manifest(plan))
+    absorb_shards(store)
+    return pending(plan.samples, plan.request.repeats, store)
+
+
+def finish(plan: Plan, store: RunStore, number: int, writers: Sequence[Json] = ()) -> Result:
+    """Note how a run ended and score what it holds.
+
+    Args:
+        number: of the signal that ended it early, else 0.
+        writers: what the engine of each writer counted, where there were several.
+    """
+    folder = plan.request.out
+    _note_end(folder, plan, done=not number, writers=writers)
+    metrics = score(folder, plan.task, plan.profile, plan.setting.protocol.answer_tag)
     errors = sum(cast("Mapping[str, int]", metrics["errors"]).values())
     records = int(cast(int, metrics["n"])) + errors
     share = errors / records if records else 0.0
@@ -282,19 +321,19 @@ def manifest(plan: Plan) -> dict[str, Json]:
     }
 
 
-def _finish(folder: Path, plan: Plan, *, done: bool) -> None:
+def _note_end(folder: Path, plan: Plan, *, done: bool, writers: Sequence[Json]) -> None:
     """Note in the manifest when the run ended and what the engine counted."""
     value = read_manifest(folder)
     value["finished"] = time.time() if done else None
     value["expected"] = max(int(cast(int, value["expected"])), len(plan.samples) * plan.request.repeats)
     value["engine"] = cast(Json, dict(plan.engine.describe()))
+    if writers:
+        value["writers"] = list(writers)
     value["seconds"] = {name: round(seconds, 3) for name, seconds in plan.spent.items()}
     write_json(folder / MANIFEST, value)
 
 
-async def _run(
-    plan: Plan, jobs: Sequence[tuple[Sample, int]], store: RunStore, report: Callable[[Record], None]
-) -> int:
+async def run_jobs(plan: Plan, jobs: Sequence[Job], store: RunStore, report: Callable[[Record], None]) -> int:
     """Run the jobs; returns the number of the signal that ended it early, else 0."""
     stop = Stop()
     folder = plan.request.out

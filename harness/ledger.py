@@ -49,6 +49,7 @@ class Segment:
         logprobs: log-probability of each sampled id under the distribution it was drawn from.
         finish: why the turn ended, for assistant segments.
         trained: whether a trainer's loss covers it.
+        answers: of an observation of native calls: each call's id, and how many of the parts answer it, in order.
     """
 
     role: Role
@@ -58,6 +59,7 @@ class Segment:
     logprobs: tuple[float, ...] | None = None
     finish: str = ""
     trained: bool = False
+    answers: tuple[tuple[str, int], ...] = ()
 
     @property
     def text(self) -> str:

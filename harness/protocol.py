@@ -9,7 +9,7 @@ A protocol is a class of the group ``prh.protocols``: six short methods (``syste
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Literal
@@ -45,6 +45,17 @@ class Tool:
     parameters: Mapping[str, Json]
 
 
+def schemas(tools: Iterable[Tool]) -> str:
+    """Tools as JSON, one a line, keys in the order Qwen-Agent writes them."""
+    return "\n".join(json.dumps(function_schema(tool), ensure_ascii=False) for tool in tools)
+
+
+def function_schema(tool: Tool) -> dict[str, Json]:
+    """A tool as function calling declares it."""
+    function: dict[str, Json] = {"name": tool.name, "description": tool.description}
+    return {"type": "function", "function": {**function, "parameters": dict(tool.parameters)}}
+
+
 class Protocol:
     """Base of the protocols.
 
@@ -59,6 +70,7 @@ class Protocol:
         min_side: a crop must be larger than this many pixels on both sides.
         max_frames: frames that one ``select_frames`` may take.
         length_answers: whether a turn cut by its token limit is read as if the model had ended it there.
+        native: whether operations are declared to the engine beside the prompt, and called beside the text.
     """
 
     name: ClassVar[str] = ""
@@ -75,6 +87,7 @@ class Protocol:
     min_side: int = 28
     max_frames: int = 8
     length_answers: bool = False
+    native: ClassVar[bool] = False
     operation_names: tuple[str, ...] = ("crop_image", "select_frames")
 
     def __init__(self, operations: Sequence[Operation] = (), padding: float | None = None) -> None:
@@ -99,17 +112,12 @@ class Protocol:
         return "\n".join([sample.question, *options])
 
     def schemas(self) -> str:
-        """The tools as JSON, one a line, keys in the order Qwen-Agent writes them."""
-        return "\n".join(
-            json.dumps(
-                {
-                    "type": "function",
-                    "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)},
-                },
-                ensure_ascii=False,
-            )
-            for t in map(self.present, self.operations)
-        )
+        """The tools as JSON, one a line."""
+        return schemas(map(self.present, self.operations))
+
+    def declared(self) -> tuple[Tool, ...]:
+        """The tools that an engine is to declare, where they are not written into the prompt."""
+        return tuple(map(self.present, self.operations)) if self.native else ()
 
     def present(self, operation: Operation) -> Tool:
         """How this protocol presents an operation."""

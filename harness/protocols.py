@@ -34,6 +34,10 @@ GUIDELINES = (
     "within \\boxed{}."
 )
 NO_TOOLS = "Please think step by step, and put your final answer within \\boxed{}."
+LOOK_CLOSER = (
+    "Images are numbered from 1 in the order in which they are shown, those that a function returns included. Where a "
+    "detail is too small to be seen, look closer with a function before you answer."
+)
 CROP = Tool(
     "crop_image_normalized",
     "Zoom in on the image based on the bounding box coordinates. It is useful when the object or text in the image "
@@ -269,6 +273,29 @@ def released_frames(asked: Any, count: int, most: int) -> tuple[int, ...]:
         wrong = f"Your selection `target_frames={asked}` is out of range."
         raise OperationError("bad_index", f"Execution Error: {told} {wrong}")
     return tuple(list(range(1, count + 1))[number - 1] for number in asked)
+
+
+class OpenAITools(Protocol):
+    """Function calling, for models behind an API: operations are declared beside the prompt and called beside the text.
+
+    How a call is answered with an image on the wire is the engine's ``mode``; see ``docs/servers.md``.
+    """
+
+    name = "openai-tools"
+    native = True
+    tools = MappingProxyType(
+        {"crop_image": Tool("crop_image", CROP.description, CROP.parameters), "select_frames": SELECT}
+    )
+
+    def system_prompt(self) -> str:
+        """Without the tools, which are declared."""
+        return "You are a helpful assistant."
+
+    def question(self, sample: Sample) -> str:
+        """Question and options, then what may be done and how to answer."""
+        task = LOOK_CLOSER if self.operations else "Think step by step."
+        form = "the letter of the right option" if sample.choices else "your final answer"
+        return f"{super().question(sample)}\n\n{task} Then put {form} within \\boxed{{}}."
 
 
 class Direct(PixelReasoner):

@@ -43,16 +43,21 @@ def to_record(trajectory: Trajectory, files: Mapping[int, Sequence[str]]) -> Rec
         "operations": [_operation(operation) for operation in trajectory.operations],
         "media": [_media(item, files.get(item.index, ())) for item in conversation.items],
         "segments": [_segment(segment) for segment in conversation.segments],
-        "usage": {
-            "turns": conversation.turns,
-            "images": len(conversation.items),
-            "prompt_tokens": trajectory.prompt_tokens,
-            "new_tokens": trajectory.new_tokens,
-            "cached_tokens": trajectory.cached_tokens,
-        },
+        "usage": _usage(trajectory),
         "seconds": {name: round(value, 6) for name, value in trajectory.seconds.items()},
         "decoders": cast(Json, sorted({shown.decoder for shown in conversation.shown if shown.decoder})),
     }
+
+
+def _usage(trajectory: Trajectory) -> Json:
+    usage: dict[str, Json] = {
+        "turns": trajectory.conversation.turns,
+        "images": len(trajectory.conversation.items),
+        "prompt_tokens": trajectory.prompt_tokens,
+        "new_tokens": trajectory.new_tokens,
+        "cached_tokens": trajectory.cached_tokens,
+    }
+    return {**usage, "cost": round(trajectory.cost, 9)} if trajectory.cost else usage
 
 
 def failure(sample: Sample, repeat: int, error: str) -> Record:
@@ -167,6 +172,8 @@ def _call(call: Call | BadCall) -> Json:
 
 def _segment(segment: Segment) -> Json:
     value: dict[str, Json] = {"role": segment.role, "parts": [_part(part) for part in segment.parts]}
+    if segment.answers:
+        value["answers"] = [list(answer) for answer in segment.answers]
     if segment.role == "assistant":
         value["calls"] = [_call(call) for call in segment.calls]
         value["finish"] = segment.finish

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .engine import Engine
@@ -14,7 +14,7 @@ from .errors import StoreError
 from .record import Record, failure, to_record
 from .settings import Setting
 from .store import RunStore, encode_line
-from .types import Sample
+from .types import Json, Sample
 
 DRAIN_SECONDS = 8.0
 Job = tuple[Sample, int]
@@ -43,12 +43,14 @@ async def run_all(
     stop: Stop | None = None,
     report: Callable[[Record], None] = lambda _: None,
     spent: dict[str, float] | None = None,
+    stamp: Mapping[str, Json] | None = None,
 ) -> None:
     """Run the jobs, appending each episode as it finishes, in any order.
 
     Args:
         spent: where seconds are added up by what they were spent on beside the engine: ``media``, ``tools`` and
             ``store``. Episodes run beside one another, so that the sum may be more than the run took.
+        stamp: what every record says besides, such as which weights it was sampled with.
 
     Raises:
         StoreError: a record could not be written; what was written before is intact.
@@ -62,7 +64,7 @@ async def run_all(
         while True:
             room = 0 if stop.event.is_set() else concurrency - len(running)
             for sample, repeat in itertools.islice(waiting, max(0, room)):
-                running.add(asyncio.create_task(_one(sample, repeat, engine, setting, store, spent)))
+                running.add(asyncio.create_task(_one(sample, repeat, engine, setting, store, spent, stamp or {})))
             if not running:
                 return
             await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -81,18 +83,25 @@ async def run_all(
 
 
 async def _one(
-    sample: Sample, repeat: int, engine: Engine, setting: Setting, store: RunStore, spent: dict[str, float]
+    sample: Sample,
+    repeat: int,
+    engine: Engine,
+    setting: Setting,
+    store: RunStore,
+    spent: dict[str, float],
+    stamp: Mapping[str, Json],
 ) -> Record:
     trajectory = await run_episode(sample, engine, setting, repeat)
     start = time.perf_counter()
     try:
-        record = to_record(trajectory, await asyncio.to_thread(store.keep_media, trajectory.conversation))
+        files = await asyncio.to_thread(store.keep_media, trajectory.conversation)
+        record = {**to_record(trajectory, files), **stamp}
         line = encode_line(record)
     except StoreError:
         raise
     except Exception as error:  # what a plugin left in the ledger may be no JSON: NaN, bytes, objects
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        record = failure(sample, repeat, f"the episode cannot be recorded: {reason}")
+        record = {**failure(sample, repeat, f"the episode cannot be recorded: {reason}"), **stamp}
         line = encode_line(record)
     store.append_line(line)
     own = {"media": trajectory.seconds.get("media", 0.0), "tools": trajectory.seconds.get("operations", 0.0)}

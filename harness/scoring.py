@@ -133,6 +133,9 @@ def process_metrics(records: Sequence[Record]) -> dict[str, Metric]:
     for name, read in _COSTS.items():
         values = [read(record) for record in records]
         metrics[name] = Metric(sum(values) / len(values) if values else None, None, None, len(values))
+    costs = [cast("dict[str, float]", record["usage"]).get("cost") for record in records]
+    if any(cost is not None for cost in costs):
+        metrics["cost"] = Metric(sum(cost or 0.0 for cost in costs) / len(costs), None, None, len(costs))
     return metrics
 
 

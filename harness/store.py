@@ -335,6 +335,10 @@ class RunStore:
         if not (self.place / JOURNAL).exists():
             raise StoreError(f"{self.place} was removed while it was being written; its records are lost with it")
 
+    def sync(self) -> None:
+        """Bring what was appended to the disk."""
+        os.fsync(self._file)
+
     def keep_media(self, conversation: Conversation) -> dict[int, list[str]]:
         """Store a conversation's images once each, by content; returns their files by media index.
 

@@ -43,6 +43,7 @@ class Continuous(Worker[Work]):
         self._paused: dict[Job[Work], Live] = {}
         self._released: deque[tuple[Ints, int]] = deque()
         self._marks: object = None
+        self._stale = False
 
     @property
     def splits(self) -> int:
@@ -52,6 +53,10 @@ class Continuous(Worker[Work]):
     def release(self, keys: Ints, start: int) -> None:
         """Forget a conversation's own tokens from ``start`` on, at the next step."""
         self._released.append((keys, start))
+
+    def forget(self) -> None:
+        """Forget everything before the next rows join, once none are left."""
+        self._stale = True
 
     def _work(self) -> None:
         import torch
@@ -171,10 +176,11 @@ class Continuous(Worker[Work]):
     def _check_weights(self) -> None:
         """Forget everything if the weights have changed since the last batch, as they do while a model is trained."""
         marks = [(weight.data_ptr(), weight._version) for weight in self.batch.model.weights]
-        if self._marks is not None and self._marks != marks:
+        if self._stale or (self._marks is not None and self._marks != marks):
             self.batch.prefixes.clear()
             self.batch.gallery.clear()
-        self._marks = marks
+            self.batch.slots.drop()
+        self._marks, self._stale = marks, False
 
 
 def generator(seed: int) -> torch.Generator:

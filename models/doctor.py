@@ -1,4 +1,4 @@
-"""The command ``prh doctor``: what this machine can run, one line each."""
+"""The command ``prh doctor``: what this machine, or a server, can run, one line each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
 
 import click
 
@@ -15,15 +14,9 @@ from ..harness import registry
 from ..harness.digests import cache_dir
 from ..harness.manifest import cpu_model, memory_gib
 from ..harness.terminal import safe
+from .findings import Finding
+from .probe import probe_server
 from .processor import one_line, torchvision_state
-
-
-class Finding(NamedTuple):
-    """One line of the report; ``state`` is ok, absent or broken."""
-
-    state: str
-    what: str
-    detail: str
 
 
 def findings() -> Iterator[Finding]:
@@ -83,10 +76,15 @@ def _cache() -> Finding:
 
 
 @click.command("doctor")
-def doctor_command() -> None:
-    """Check what this machine can run; exit code 2 where something is installed but broken."""
+@click.argument("server", required=False)
+@click.option("--cell", type=click.IntRange(2), default=28, show_default=True, help="Pixels a side of a visual token.")
+def doctor_command(server: str | None, cell: int) -> None:
+    """Check what this machine can run, or what SERVER, such as http://HOST:PORT/v1#NAME, does with images.
+
+    Exit code 2 where something is installed but broken, or the server does not see images.
+    """
     broken = False
-    for finding in findings():
+    for finding in probe_server(server, cell) if server else findings():
         broken = broken or finding.state == "broken"
         click.echo(f"{finding.state:7} {finding.what:13} {safe(finding.detail)}")
     sys.exit(2 if broken else 0)

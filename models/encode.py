@@ -65,8 +65,11 @@ class Encoder:
         self.places = places
         self.rewritten = 0
 
-    def encode(self, conversation: Conversation) -> TokenView:
+    def encode(self, conversation: Conversation, *, pixels: bool = True) -> TokenView:
         """The conversation, ending in its last reply or else in the header of the next.
+
+        Args:
+            pixels: whether ``inputs`` are to hold what is made of the images, or of that their grids alone.
 
         Raises:
             ModelError: the chat template refuses it, or ids and images or videos do not fit together.
@@ -74,7 +77,8 @@ class Encoder:
         layout = self.renderer.layout(conversation)
         self.rewritten += not layout.exact
         ids, turns, trained = self.join(layout.parts)
-        inputs: Mapping[str, torch.Tensor] = self.processor.tensors(layout.text, layout.media)
+        made = self.processor.tensors(layout.text, layout.media) if pixels else self.processor.grids(layout.media)
+        inputs: Mapping[str, torch.Tensor] = made
         spans = self.find_spans(ids, layout.media)
         grids: tuple[Grid, ...] = ()
         positions = None

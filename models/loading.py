@@ -29,6 +29,8 @@ def choose_device(name: str) -> torch.device:
     """The device that ``auto`` or a torch device name means. Raises UsageError or ModelError."""
     import torch
 
+    if name in ("auto", "cuda") and torch.cuda.is_available() and os.environ.get("LOCAL_RANK", "").isdigit():
+        name = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"  # a device for each rank
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

@@ -14,37 +14,26 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..harness.engine import Caps, EngineOptions, Turn, TurnSpec, Usage, smart_resize
 from ..harness.errors import ModelError, Prerequisite
 from ..harness.ledger import Conversation
 from ..harness.types import Json, Size, Span
+from .openai_body import Placed, hold, http_client
 from .openai_errors import Mask, ServerError, error_of, pause
-from .openai_messages import PngCache, write_messages
-from .openai_replies import read_reply
+from .openai_messages import PngCache
 from .openai_server import IDENTITY, NO_KEY, Address, Server, Settings, find_model, listed, read_key, read_list
+from .openai_wire import NEW_LIMIT, OLD_LIMIT, make_wire
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-# What vLLM and SGLang would do otherwise: fill in what a request leaves out from the checkpoint's generation_config,
-# such as Qwen's repetition penalty of 1.05, and drop special tokens from the text, so that a vision token in it,
-# which makes a turn malformed, is not seen. A turn is drawn as its spec says, and told as it was drawn.
-PLAIN: Mapping[str, Json] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}
-DOCUMENTED = ("vllm", "sglang")
-OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 # OpenAI's words; vLLM names both parameters too where a number is too large for its context.
 WANTS_NEW = re.compile(rf"(?i)use\W+{NEW_LIMIT}")
-
-
-class Raw(Protocol):
-    """A response before it is read."""
-
-    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +45,23 @@ class Connection:
     places: asyncio.Semaphore
 
 
+@dataclass(slots=True)
+class Used:
+    """What all turns so far have used; ``cost`` in dollars, 0 where no price is given."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    new_tokens: int = 0
+    cost: float = 0.0
+
+    def add(self, usage: Usage) -> None:
+        """Count one turn."""
+        self.prompt_tokens += usage.prompt_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.new_tokens += usage.new_tokens
+        self.cost = round(self.cost + usage.cost, 9)
+
+
 class OpenAIEngine:
     """Serves turns of one model of one server.
 
@@ -63,8 +69,6 @@ class OpenAIEngine:
         images: the encoded images.
         retries: how many there were, by what made them necessary.
     """
-
-    caps = Caps(seeds=True, native_calls=True)
 
     def __init__(self, server: Server, settings: Settings) -> None:
         self.server = server
@@ -75,7 +79,10 @@ class OpenAIEngine:
         self._mask = Mask(server.key)
         self._connection: Connection | None = None
         self._closed = False
-        self._limit = OLD_LIMIT
+        self._wire = make_wire(server, settings)
+        self.caps = Caps(seeds=self._wire.seeds, native_calls=True)
+        self._limit = self._wire.limit
+        self._used = Used()
         self._requests = 0
         self._uncounted = 0
 
@@ -86,44 +93,39 @@ class OpenAIEngine:
     async def turn(self, conversation: Conversation, spec: TurnSpec) -> Turn:
         """The next turn, tried again where that may help. Raises ModelError; a failure is never a text."""
         start = time.perf_counter()
-        messages = await asyncio.to_thread(write_messages, conversation, self.images)
+        placed = Placed(self.images)
+        fields = await asyncio.to_thread(self._wire.fields, conversation, spec, placed)
+        hold(placed.held)
+        number = conversation.turns + 1
         connection = self._here()
         try:
             async with connection.places:
-                body = await self._ask(connection.client, self._fields(messages, spec), spec.max_new_tokens)
-            turn = read_reply(body, spec.stop, conversation.turns + 1, self._mask)
+                turn = await self._ask(
+                    connection.client,
+                    fields,
+                    spec.max_new_tokens,
+                    lambda body: self._wire.read(body, spec.stop, number, self._mask),
+                )
         except ServerError as fault:
             more = await self._names(connection.client) if fault.status == 404 else ""
             address = self.server.address
             raise ModelError(f"{address.url} ({self._mask.quote(address.model)}): {fault}{more}") from None
         self._uncounted += turn.usage == Usage()
-        return replace(turn, seconds=time.perf_counter() - start)
+        usage = replace(turn.usage, cost=self.settings.cost(turn.usage))
+        self._used.add(usage)
+        return replace(turn, usage=usage, seconds=time.perf_counter() - start)
 
-    def _fields(self, messages: list[Json], spec: TurnSpec) -> dict[str, Json]:
-        fields: dict[str, Json] = {
-            "model": self.server.address.model,
-            "messages": messages,
-            "temperature": spec.temperature,
-            "top_p": spec.top_p,
-            "seed": spec.seed,
-        }
-        if spec.banned_ids:
-            fields["logit_bias"] = {str(number): -100 for number in spec.banned_ids}
-        if spec.stop:
-            fields["stop"] = list(spec.stop)
-        if self.server.software in DOCUMENTED:
-            fields["extra_body"] = dict(PLAIN)
-        return fields
-
-    async def _ask(self, client: AsyncOpenAI, fields: Mapping[str, Json], tokens: int) -> bytes:
-        """The body of a good answer. Raises ServerError where trying again cannot help or has been tried enough."""
+    async def _ask(
+        self, client: AsyncOpenAI, fields: Mapping[str, Json], tokens: int, read: Callable[[bytes], Turn]
+    ) -> Turn:
+        """The turn of a good answer. Raises ServerError where trying again cannot help or has been tried enough."""
         own = self.settings
         deadline = time.monotonic() + own.turn_seconds
         tries = 0
         while not self._closed:
             limit = self._limit
             try:
-                return await self._send(client, {**fields, limit: tokens}, deadline - time.monotonic())
+                return read(await self._send(client, {**fields, limit: tokens}, deadline - time.monotonic()))
             except ServerError as fault:
                 if fault.status == 400 and limit == OLD_LIMIT and WANTS_NEW.search(str(fault)):
                     self._limit = NEW_LIMIT
@@ -140,11 +142,10 @@ class OpenAIEngine:
 
     async def _send(self, client: AsyncOpenAI, fields: Mapping[str, Json], left: float) -> bytes:
         self._requests += 1
-        create = cast("Callable[..., Awaitable[Raw]]", client.chat.completions.with_raw_response.create)
         try:
             # The client's own timeout starts again with every byte that a slow server sends.
             async with asyncio.timeout(min(self.settings.timeout, left)):
-                return (await create(**cast("dict[str, Any]", fields))).content
+                return (await self._wire.create(client)(**cast("dict[str, Any]", fields))).content
         except Exception as error:  # whatever the network stack raises
             raise error_of(error, self._mask) from None
 
@@ -164,7 +165,8 @@ class OpenAIEngine:
         if self._connection is None or self._connection.loop is not loop:
             from openai import AsyncOpenAI
 
-            client = AsyncOpenAI(**client_options(self.server.address, self.server.key, self.settings))
+            own = http_client(self.settings.concurrency)
+            client = AsyncOpenAI(**client_options(self.server.address, self.server.key, self.settings), http_client=own)
             self._connection = Connection(loop, client, asyncio.Semaphore(self.settings.concurrency))
         return self._connection
 
@@ -184,10 +186,13 @@ class OpenAIEngine:
             "dtype": "unknown",
             "device": "server",
             "factor": self.settings.factor,
+            "mode": self.settings.mode,
+            "omit": list(self.settings.omitted),
             "settings": cast(Json, asdict(self.settings)),
             "token_limit": self._limit,
             "requests": self._requests,
             "retries": cast(Json, dict(self.retries)),
+            "used": cast(Json, asdict(self._used)),
             "turns_without_usage": self._uncounted,
             "images_encoded": self.images.encoded,
             "images_reused": self.images.reused,

@@ -26,15 +26,11 @@ def read_reply(body: bytes, stop: Sequence[str], number: int, mask: Mask) -> Tur
     Raises:
         ServerError: it holds none.
     """
-    text = body.decode("utf-8", "replace")
-    try:
-        reply = mask.value(loads(body.decode()))
-    except ValueError as error:
-        raise ServerError(f"the reply is not JSON ({mask.quote(str(error))}): {mask.quote(text)}") from None
+    reply, text = decoded(body, mask)
     choice = _first(reply)
     message = choice.get("message") if choice else None
     if choice is None or not isinstance(message, dict):
-        raise ServerError(f"the reply has no message: {mask.said(text)}")
+        raise ServerError(f"the reply has no message: {mask.said(text)}", "reply", passing=True)
     reason = choice.get("finish_reason")
     finish = FINISHES.get(reason) if isinstance(reason, str) else None
     if finish is None:
@@ -52,7 +48,17 @@ def read_reply(body: bytes, stop: Sequence[str], number: int, mask: Mask) -> Tur
     if finish == "stop" and not calls:
         content = with_stop(content, stop, choice)
     usage = read_usage(reply.get("usage") if isinstance(reply, dict) else None)
-    return Turn(content, finish=_checked(content, finish), native_calls=calls, usage=usage)
+    return Turn(content, finish=checked(content, finish), native_calls=calls, usage=usage)
+
+
+def decoded(body: bytes, mask: Mask) -> tuple[Json, str]:
+    """A body's JSON without the key, and its text. Raises ServerError, which may pass: a proxy answers so as well."""
+    text = body.decode("utf-8", "replace")
+    try:
+        return mask.value(loads(body.decode())), text
+    except ValueError as error:
+        said = f"the reply is not JSON ({mask.quote(str(error))}): {mask.quote(text)}"
+        raise ServerError(said, "reply", passing=True) from None
 
 
 def _first(reply: Json) -> Mapping[str, Json] | None:
@@ -61,7 +67,7 @@ def _first(reply: Json) -> Mapping[str, Json] | None:
     return first if isinstance(first, dict) else None
 
 
-def _checked(text: str, finish: Finish) -> Finish:
+def checked(text: str, finish: Finish) -> Finish:
     """A length cut may split a character; undecodable bytes elsewhere, or a vision token, make a turn malformed."""
     whole = text.rstrip("\ufffd") if finish == "length" else text
     return "malformed" if "\ufffd" in whole or any(token in text for token in VISION_TOKENS) else finish
@@ -101,13 +107,16 @@ def read_calls(value: Json, number: int, mask: Mask) -> tuple[Call, ...]:
         fresh = isinstance(given, str) and given and given not in [call.id for call in calls]
         calls.append(
             Call(
-                name, _arguments(function.get("arguments"), mask), str(given) if fresh else f"call-{number}-{position}"
+                name,
+                read_arguments(function.get("arguments"), mask),
+                str(given) if fresh else f"call-{number}-{position}",
             )
         )
     return tuple(calls)
 
 
-def _arguments(value: Json, mask: Mask) -> Json:
+def read_arguments(value: Json, mask: Mask) -> Json:
+    """The arguments of a call; those that are no JSON stay text, which no operation accepts."""
     if not isinstance(value, str):
         return value
     try:
@@ -121,10 +130,11 @@ def read_usage(value: Json) -> Usage:
     if not isinstance(value, dict):
         return Usage()
     details = value.get("prompt_tokens_details")
-    cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
-    return Usage(_count(value, "prompt_tokens"), _count(value, "completion_tokens"), cached)
+    cached = count(details, "cached_tokens") if isinstance(details, dict) else 0
+    return Usage(count(value, "prompt_tokens"), count(value, "completion_tokens"), cached)
 
 
-def _count(value: Mapping[str, Json], name: str) -> int:
+def count(value: Mapping[str, Json], name: str) -> int:
+    """A number of tokens, 0 where there is none."""
     number = value.get(name)
     return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0

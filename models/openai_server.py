@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..harness.digests import json_digest
+from ..harness.engine import Usage
 from ..harness.errors import ModelError, UsageError
 from ..harness.types import Json, finite
 from ..harness.untrusted import loads
@@ -24,7 +25,9 @@ IDENTITY = ("id", "root", "parent", "max_model_len", "owned_by")
 # Answers of servers that have no list of models.
 NO_LIST = (404, 405, 501)
 LISTED = 10
-MAY_BE_ZERO = ("retries", "image_cache_mib")
+MAY_BE_ZERO = ("retries", "image_cache_mib", "price_prompt", "price_cached", "price_new")
+MODES = ("user", "tool", "responses", "text")
+OPTIONAL = ("temperature", "top_p", "seed")
 BASE = "a base URL usually ends in /v1"
 
 
@@ -41,6 +44,12 @@ class Settings:
         first_wait: seconds before the first retry, doubled for each further one.
         longest_wait: most seconds before a retry, whatever ``Retry-After`` asks for.
         image_cache_mib: most MiB of encoded images that are kept.
+        mode: how a protocol's functions are carried: declared, with the image that answers a call in a ``user``
+            message after it or in the ``tool`` message itself; through the ``responses`` API; or as ``text``, written
+            into the system prompt and called in the reply.
+        omit: fields that the server refuses, by comma: ``temperature``, ``top_p``, ``seed``.
+        price_prompt, price_cached, price_new: dollars a million tokens; cached ones cost as others where only their
+            price is not given.
     """
 
     factor: int = 28
@@ -51,6 +60,11 @@ class Settings:
     first_wait: float = 0.5
     longest_wait: float = 60.0
     image_cache_mib: int = 512
+    mode: str = MODES[0]
+    omit: str = ""
+    price_prompt: float = 0.0
+    price_cached: float | None = None
+    price_new: float = 0.0
 
     @classmethod
     def read(cls, extra: Mapping[str, str]) -> Settings:
@@ -60,16 +74,42 @@ class Settings:
         for name, text in extra.items():
             if name not in known:
                 raise UsageError(f"the engine openai has no option {name!r}; it has {', '.join(known)}")
-            whole, zero = isinstance(known[name], int), name in MAY_BE_ZERO
-            try:
-                number = finite(float(text))
-            except ValueError:
-                number = None
-            if number is None or number < 0 or (whole and number != int(number)) or not (number or zero):
-                kind = f"{'a whole number' if whole else 'a number'} {'from' if zero else 'above'} 0"
-                raise UsageError(f"option {name!r} of the engine openai must be {kind}, not {text!r}")
-            chosen[name] = int(number) if whole else number
+            chosen[name] = _read(name, text, known[name])
         return cls(**chosen)
+
+    @property
+    def omitted(self) -> tuple[str, ...]:
+        """The fields that are left out."""
+        return tuple(name.strip() for name in self.omit.split(",") if name.strip())
+
+    def cost(self, usage: Usage) -> float:
+        """What a turn costs in dollars, 0 where no price is given."""
+        cached = self.price_prompt if self.price_cached is None else self.price_cached
+        fresh = max(0, usage.prompt_tokens - usage.cached_tokens)
+        parts = (fresh * self.price_prompt, usage.cached_tokens * cached, usage.new_tokens * self.price_new)
+        return sum(parts) / 1e6
+
+
+def _read(name: str, text: str, default: object) -> object:
+    """One setting. Raises UsageError where the text is none."""
+    if isinstance(default, str):
+        allowed = MODES if name == "mode" else OPTIONAL
+        words = [text] if name == "mode" else [word.strip() for word in text.split(",") if word.strip()]
+        if any(word not in allowed for word in words):
+            kind = "one" if name == "mode" else "some"
+            raise UsageError(
+                f"option {name!r} of the engine openai must be {kind} of {', '.join(allowed)}, not {text!r}"
+            )
+        return text
+    whole, zero = isinstance(default, int), name in MAY_BE_ZERO
+    try:
+        number = finite(float(text))
+    except ValueError:
+        number = None
+    if number is None or number < 0 or (whole and number != int(number)) or not (number or zero):
+        kind = f"{'a whole number' if whole else 'a number'} {'from' if zero else 'above'} 0"
+        raise UsageError(f"option {name!r} of the engine openai must be {kind}, not {text!r}")
+    return int(number) if whole else number
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,10 @@ class Path(Protocol):
         """Forget what was kept of a conversation."""
         ...
 
+    def forget(self) -> None:
+        """Forget everything that is kept before the next turn, once nothing runs."""
+        ...
+
     def summary(self) -> Mapping[str, Json]:
         """For the manifest: what was counted."""
         ...
@@ -82,6 +86,9 @@ class Plain:
         return self.encoder.encode(conversation)
 
     def release(self, conversation: Conversation) -> None:
+        pass
+
+    def forget(self) -> None:
         pass
 
     def summary(self) -> Mapping[str, Json]:
@@ -132,6 +139,9 @@ class Fast:
         last = conversation.segments[-1]
         reply = np.array(last.ids or (), np.int64) if last.role == "assistant" else np.zeros(0, np.int64)
         self.scheduler.release(np.concatenate([trail.prompt.keys, reply]), trail.opening)
+
+    def forget(self) -> None:
+        self.scheduler.forget()
 
     def summary(self) -> Mapping[str, Json]:
         work = self.meter.summary()

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def end_tokens(base: PreTrainedModel, processor: Processor, renderer: Renderer) -> tuple[int, ...]:
+def end_tokens(generation: object, processor: Processor, renderer: Renderer) -> tuple[int, ...]:
     """The ids that end a turn: all of the generation config's, that which the template writes first.
 
     Raises:
         ModelError: the checkpoint names none.
     """
-    named = getattr(base.generation_config, "eos_token_id", None)
+    named = getattr(generation, "eos_token_id", None)
     own = processor.tokenizer.eos_token_id
     ends = list(named) if isinstance(named, list | tuple) else [own if named is None else named]
     if not ends or None in ends:

@@ -71,7 +71,7 @@ class TransformersEngine:
         self._notes = dict(notes)
         base = base_model(module)
         renderer = Renderer(processor.render, processor.image_token, processor.special, processor.video_token)
-        ends = end_tokens(base, processor, renderer)
+        ends = end_tokens(base.generation_config, processor, renderer)
         places = rope_places(base) if processor.factor > 1 else None
         self._encoder = Encoder(processor, renderer, ends, places)
         words = vocabulary(processor, ends)
@@ -96,13 +96,16 @@ class TransformersEngine:
         """The size within the budget; a family other than Qwen-VL then resizes in its own way."""
         return smart_resize(size, budget, self.processor.factor)
 
-    def encode(self, conversation: Conversation) -> TokenView:
+    def encode(self, conversation: Conversation, *, pixels: bool = True) -> TokenView:
         """The conversation as the model is run on it, ending in its last reply or the next one's header.
+
+        Args:
+            pixels: whether to prepare its images; without, a family other than Qwen-VL has no inputs at all.
 
         Raises:
             ModelError: it cannot be shown to this model.
         """
-        return self._encoder.encode(conversation)
+        return self._encoder.encode(conversation, pixels=pixels)
 
     async def turn(self, conversation: Conversation, spec: TurnSpec) -> Turn:
         """The next turn, in a batch with whatever else runs. Raises ModelError."""
@@ -119,6 +122,10 @@ class TransformersEngine:
     async def release(self, conversation: Conversation) -> None:
         """Forget what was kept of the conversation."""
         self._path.release(conversation)
+
+    def forget(self) -> None:
+        """Forget everything that was read and seen before the next turn, as if just opened, once nothing runs."""
+        self._path.forget()
 
     def describe(self) -> Mapping[str, Json]:
         """Name, checkpoint, numerics and versions, and what was counted so far."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ...harness.task import Row
+from ...harness.task import Row, Task
 from ...harness.types import LETTERS, Metric, Sample
 from ..anls import similarity
 from ..base import mean_score
+from ..lmms import is_foreign
 from .tool import UNREAD, Reading, Rules, Tool
 
 _THOUGHTS = ("think", "analysis")
@@ -92,7 +93,10 @@ def _infovqa(_: Sample, text: str) -> Reading:
 
 
 class LmmsEval(Tool):
-    """lmms-eval's rules for V*, MVBench and InfographicsVQA, its denominators included."""
+    """lmms-eval's rules for V*, MVBench and InfographicsVQA, its denominators included.
+
+    A task that is lmms-eval's own (``lmms:NAME``) gets the whole reply, as lmms-eval's command line hands it over.
+    """
 
     name = "lmms"
     version = 1
@@ -101,3 +105,19 @@ class LmmsEval(Tool):
         "mvbench": Rules("accuracy", _mvbench, lambda sample, answer: float(answer == sample.gold[0]), _answered),
         "infographicsvqa": Rules("anls", _infovqa, lambda sample, answer: similarity(answer, sample.gold)),
     }
+
+    def reads(self, task: Task) -> bool:
+        return is_foreign(task.name) or super().reads(task)
+
+    def extract(self, task: Task, sample: Sample, text: str, answer_tag: str) -> Reading:
+        return (
+            (without_thoughts(text), "reply")
+            if is_foreign(task.name)
+            else super().extract(task, sample, text, answer_tag)
+        )
+
+    def judge(self, task: Task, sample: Sample, answer: str | None) -> dict[str, float]:
+        return task.score(sample, answer) if is_foreign(task.name) else super().judge(task, sample, answer)
+
+    def aggregate(self, task: Task, rows: Sequence[Row]) -> dict[str, Metric]:
+        return task.aggregate(rows) if is_foreign(task.name) else super().aggregate(task, rows)

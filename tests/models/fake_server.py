@@ -107,7 +107,7 @@ def read_image(part):
 
 def check(request, software):
     """AssertionError where a request is not what the chat-completions schema says."""
-    known = {"model", "messages", "temperature", "top_p", "seed", "stop", "logit_bias"}
+    known = {"model", "messages", "temperature", "top_p", "seed", "stop", "logit_bias", "tools"}
     limits = {"max_tokens", "max_completion_tokens"} & set(request)
     extra = set(request) - known - limits
     assert extra <= (EXTRAS if software in SOFTWARE else set()), f"unknown fields {extra}"
@@ -128,20 +128,34 @@ def check(request, software):
     assert number(request.get("min_p", 0), 0, 1)
     assert number(request.get("repetition_penalty", 1), 0, 2)
     assert isinstance(request.get("skip_special_tokens", True), bool)
+    for tool in request.get("tools", []):
+        assert set(tool) == {"type", "function"}
+        assert tool["type"] == "function"
+        check_function(tool["function"])
     check_messages(request["messages"])
 
 
+def check_function(function):
+    assert set(function) == {"name", "description", "parameters"}
+    assert isinstance(function["description"], str)
+    assert set(function["name"]) <= set("abcdefghijklmnopqrstuvwxyz_")
+    assert function["parameters"]["type"] == "object"
+
+
 def check_messages(messages):
+    """Each call is answered once, by its id, before anybody else speaks."""
     assert isinstance(messages, list)
     assert messages[0]["role"] in ("system", "user")
-    assert messages[-1]["role"] == "user"
+    assert messages[-1]["role"] in ("user", "tool")
     due = []
     for message in messages:
         role = message["role"]
         assert role in ("system", "user", "assistant", "tool"), role
         if role == "tool":
             assert set(message) == {"role", "content", "tool_call_id"}
-            assert isinstance(message["content"], str)
+            assert message["content"]
+            if not isinstance(message["content"], str):
+                check_parts(message["content"])
             assert message["tool_call_id"] == due.pop(0), "a tool message answers the wrong call"
             continue
         assert not due, f"calls {due} are not answered"
@@ -153,6 +167,7 @@ def check_messages(messages):
         else:
             assert set(message) == {"role", "content"}
             check_parts(message["content"])
+    assert not due, f"calls {due} are not answered"
 
 
 def check_assistant(message):
@@ -259,9 +274,8 @@ class Handler(BaseHTTPRequestHandler):
         fake.bytes += len(body)
         request = json.loads(body)
         try:
-            assert self.path == "/v1/chat/completions", self.path
             assert self.headers["Content-Type"] == "application/json"
-            check(request, fake.models[0].get("owned_by") if fake.models else "")
+            fake.check(self.path, request)
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             fake.faults.append(f"{type(error).__name__}: {error}")
             return Answer({"error": {"message": f"bad request: {error}", "code": 400}}, 400)
@@ -342,6 +356,11 @@ class FakeServer:
         self.lock = threading.Lock()
         self.port = 0
         self.listener = None
+
+    def check(self, path, request):
+        """AssertionError where a request is none of this server's."""
+        assert path == "/v1/chat/completions", path
+        check(request, self.models[0].get("owned_by") if self.models else "")
 
     @property
     def url(self):

@@ -327,13 +327,9 @@ def test_a_wait_that_a_turn_has_no_time_for_is_not_begun(server):
         (Answer("<html>no</html>", 422), "422: <html>no</html>"),
         (Answer("", 418), "418: nothing more"),
         (Answer(b"\xff\xfe\x00", 400), "400"),
-        (Answer("{not json"), "not JSON"),
-        (Answer(""), "not JSON"),
-        (Answer({"choices": []}), "no message"),
         (Answer(completion(None)), "no text content"),
         (Answer(completion("half", "content_filter")), "'content_filter'"),
         (Answer("x" * 5000, 400), "x..."),
-        (Answer("", 204), ""),
         (Answer("", 304), "304"),
         (Answer({"error": {"message": "a\nb\u202e\x1b[1m"}}, 400), "400: a b\\u202e\\x1b[1m"),
     ],
@@ -344,6 +340,28 @@ def test_what_does_not_pass_is_one_line_and_is_not_tried_again(server, answer, e
     assert len(said) < 500
     assert notes["retries"] == {}
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Answer("{not json"), "not JSON"),
+        (Answer(""), "not JSON"),
+        (Answer("", 204), "not JSON"),
+        (Answer("<html>bad gateway</html>"), "not JSON"),
+        (Answer({"choices": []}), "no message"),
+        (Answer({"object": "error", "message": "out of memory"}), "out of memory"),
+    ],
+)
+def test_what_is_no_reply_is_tried_again_within_the_budget(server, answer, expected):
+    server.plan.extend([answer] * 2)
+    turn, notes = ask(server)
+    assert turn.text == decide(view_of_conversation(question()))
+    assert notes["retries"] == {"reply": 2}
+    said, notes = failure(server, *[answer] * 9, retries="3")
+    assert expected in said
+    assert said.endswith("; given up after 3 retries")
+    assert notes["requests"] == 4
 
 
 def test_the_names_in_a_wrong_name_are_those_of_now(server):
@@ -387,7 +405,7 @@ def test_a_server_that_dies_for_good(server):
 def test_a_failure_leaves_the_engine_as_it_was(server):
     async def play():
         async with opened(server, concurrency="1") as engine:
-            server.plan.extend([Answer(BUSY, 400), Answer("{"), Answer(completion(None))])
+            server.plan.extend([Answer(BUSY, 400), Answer(BUSY, 413), Answer(completion(None))])
             for _ in range(3):
                 with pytest.raises(ModelError):
                     await engine.turn(question(), SPEC)
@@ -557,7 +575,8 @@ def test_what_it_is_and_does_is_described(server):
 
 
 def test_capabilities():
-    assert OpenAIEngine.caps.seeds
-    assert OpenAIEngine.caps.native_calls
-    assert not OpenAIEngine.caps.token_ids
-    assert "tool" not in OpenAIEngine.caps.roles
+    caps = OpenAIEngine(Server(Address("http://127.0.0.1:9/v1", MODEL), "", {}), Settings()).caps
+    assert caps.seeds
+    assert caps.native_calls
+    assert not caps.token_ids
+    assert "tool" not in caps.roles

@@ -170,7 +170,7 @@ def test_the_cache_stays_within_its_bytes_and_drops_what_was_used_longest_ago():
     assert cache.encoded == 5, "it had to go"
     for image in pictures * 3:
         cache.url(image)
-        assert sum(len(entry.url) for entry in cache._entries.values()) == cache._held <= 3 * size
+        assert sum(len(entry.data) for entry in cache._entries.values()) == cache._held <= 3 * size
 
 
 def test_an_image_larger_than_the_cache_is_encoded_each_time():
@@ -228,7 +228,7 @@ def test_threads_and_a_small_cache_keep_the_count(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert sum(len(entry.url) for entry in cache._entries.values()) == cache._held <= cache._limit
+    assert sum(len(entry.data) for entry in cache._entries.values()) == cache._held <= cache._limit
     assert cache.encoded + cache.reused == 6 * 4 * 12
 
 

@@ -27,6 +27,7 @@ from prh.tests.models.fake_server import (
     completion,
     decide,
     view_of_conversation,
+    view_of_request,
 )
 
 KEY = "sk-secret-0123456789abcdef"
@@ -182,6 +183,57 @@ def test_the_command_evaluates_a_server(samples, tmp_path):
         other = prh(tmp_path, "eval", "--model", server.url, "--task", "vstar-mini", "--limit", "9", "--out", str(out))
         assert other.returncode == 2
         assert "begun with another model" in other.stderr
+
+
+def misbehaving(server):
+    """Every way to fail, the same for each request of a conversation whose first picture is chosen by its digest."""
+    full = {"error": {"message": "maximum context length is 512 tokens"}}
+    gone = {"error": {"message": "the model does not exist"}}
+    ways = [
+        lambda: Answer("busy", 429, {"Retry-After": "0"}),
+        lambda: Answer("oops", 500),
+        lambda: Answer(wait=5.0),
+        lambda: Answer(completion("\\boxed{A}"), cut=40),
+        lambda: Answer("{malformed"),
+        lambda: Answer(gone, 404),
+        lambda: Answer(full, 400),
+        lambda: Answer({**completion("x"), "choices": []}),
+        lambda: None,
+        lambda: None,
+    ]
+
+    def answer(handler, request):
+        digest = next(part for part in view_of_request(request)[1][1] if len(part) == 64)
+        return ways[int(digest, 16) % len(ways)]()
+
+    return [answer] * 10_000
+
+
+def test_past_the_threshold_the_command_ends_with_3_and_a_resume_finishes(samples, tmp_path):
+    out = tmp_path / "run"
+    sets = ["engine.first_wait=0.01", "engine.longest_wait=0.02", "engine.retries=1", "engine.timeout=1"]
+    words = ["eval", "--model", "URL", "--task", "vstar-mini", "--limit", "30", "--out", str(out)]
+    words += [word for text in sets for word in ("--set", text)]
+    with FakeServer() as server:
+        words[2] = server.url
+        server.plan.extend(misbehaving(server))
+        done = prh(tmp_path, *words, OPENAI_LOG="")
+        assert done.returncode == 3, done.stderr
+        assert "than max_error_share allows" in done.stderr
+        records = read_records(out)
+        failed = {str(record["error"]) for record in records if record["end"] == "engine_error"}
+        assert {record["end"] for record in records} == {"answered", "engine_error"}
+        for said in ("429: busy", "500: oops", "no reply in time", "not JSON", "connection failed", "no message"):
+            assert any(said in error and "given up after 1 retries" in error for error in failed), (said, failed)
+        for said in (f"404: the model does not exist; it serves {MODEL}", "lower the pixel budget"):
+            assert any(said in error and "given up" not in error for error in failed), (said, failed)
+        metrics = read_json(out / "metrics.json")
+        assert metrics["errors"]["engine_error"] == len(records) - metrics["n"] > 15
+        server.plan.clear()
+        again = prh(tmp_path, "resume", str(out), OPENAI_LOG="")
+        assert again.returncode == 0, again.stderr
+    expected = play(in_process(), samples[:30], tmp_path / "here")
+    assert {key_of(record): canonical(record) for record in read_records(out)} == expected
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path):

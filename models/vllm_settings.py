@@ -1,0 +1,117 @@
+"""What vLLM is started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..harness.engine import EngineOptions
+from ..harness.errors import ModelError, UsageError
+from ..harness.types import finite
+from .checkpoint import ADAPTER, Checkpoint, read_object
+from .loading import DTYPES
+
+BACKENDS = ("mp", "ray")
+# What vLLM makes room for where nothing is said, and the ranks it knows.
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The names and defaults of ``EngineOptions.extra``; 0 leaves the choice to vLLM.
+
+    Attributes:
+        tensor_parallel: GPUs that one copy of the model is spread over.
+        data_parallel: copies of the model; a conversation stays with one, which keeps its cache.
+        backend: ``mp`` on one machine, ``ray`` over the machines of a Ray cluster.
+        memory: share of a GPU's memory that may be used.
+        context: most tokens of prompt and reply together.
+        rows: most conversations in a step.
+        eager: without compiling or graphs: slower, but it starts at once.
+        sleep: whether weights and cache can be put aside, as a trainer on the same GPU needs.
+    """
+
+    tensor_parallel: int = 1
+    data_parallel: int = 1
+    backend: str = "mp"
+    memory: float = 0.9
+    context: int = 0
+    rows: int = 0
+    eager: bool = False
+    sleep: bool = False
+
+    @classmethod
+    def read(cls, extra: Mapping[str, str]) -> Settings:
+        """Settings from text. Raises UsageError for an unknown name or a value that is none."""
+        known = {own.name: own.default for own in fields(cls)}
+        chosen: dict[str, Any] = {}
+        for name, text in extra.items():
+            if name not in known:
+                raise UsageError(f"the engine vllm has no option {name!r}; it has {', '.join(known)}")
+            chosen[name] = _read(name, text, known[name])
+        return cls(**chosen)
+
+
+def _read(name: str, text: str, default: object) -> object:
+    where = f"option {name!r} of the engine vllm must be"
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"{where} true or false, not {text!r}")
+        return text.lower() == "true"
+    if isinstance(default, str):
+        if text not in BACKENDS:
+            raise UsageError(f"{where} one of {', '.join(BACKENDS)}, not {text!r}")
+        return text
+    try:
+        number = finite(float(text))
+    except ValueError:
+        number = None
+    if isinstance(default, float):
+        if number is None or not 0 < number <= 1:
+            raise UsageError(f"{where} a share above 0 and at most 1, not {text!r}")
+        return number
+    least = 0 if default == 0 else 1
+    if number is None or number != int(number) or number < least:
+        raise UsageError(f"{where} a whole number from {least}, not {text!r}")
+    return int(number)
+
+
+def engine_arguments(checkpoint: Checkpoint, options: EngineOptions, settings: Settings) -> dict[str, object]:
+    """The arguments of vLLM's ``AsyncEngineArgs``. Raises UsageError or ModelError."""
+    if options.dtype not in DTYPES:
+        raise UsageError(f"dtype {options.dtype!r} is not known: use one of {', '.join(DTYPES)}")
+    arguments: dict[str, object] = {
+        "model": str(checkpoint.folder),
+        "tokenizer": str(checkpoint.holding("tokenizer_config.json")),
+        "dtype": options.dtype,
+        "trust_remote_code": options.trust_remote_code,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "data_parallel_size": settings.data_parallel,
+        "gpu_memory_utilization": settings.memory,
+        "enforce_eager": settings.eager,
+        "enable_sleep_mode": settings.sleep,
+        "enable_prefix_caching": True,
+        # Log-probabilities under the distribution that a token was drawn from, after temperature and bans.
+        "logprobs_mode": "processed_logprobs",
+        # Videos are shown as their frames.
+        "limit_mm_per_prompt": {"video": 0},
+        "disable_log_stats": True,
+    }
+    if settings.backend == "ray":
+        arguments |= {"data_parallel_backend": "ray", "distributed_executor_backend": "ray"}
+    arguments |= {"max_model_len": settings.context} if settings.context else {}
+    arguments |= {"max_num_seqs": settings.rows} if settings.rows else {}
+    if checkpoint.adapter is not None:
+        arguments |= {"enable_lora": True, "max_lora_rank": lora_rank(checkpoint.adapter)}
+    return arguments
+
+
+def lora_rank(adapter: Path) -> int:
+    """The least rank that vLLM knows and the adapter fits in. Raises ModelError."""
+    rank = read_object(adapter / ADAPTER).get("r")
+    fitting = [known for known in RANKS if isinstance(rank, int) and known >= rank > 0]
+    if not fitting:
+        raise ModelError(f"{adapter / ADAPTER}: the rank {rank!r} cannot be served by vLLM: at most {RANKS[-1]}")
+    return fitting[0]

@@ -1,0 +1,210 @@
+"""A vLLM that believes nothing: it takes only what the recorded interface names, and runs a tiny checkpoint for real.
+
+Placeholders are expanded the way vLLM expands them: from left to right, whatever looks like one. Tokens come from one
+forward over everything for each of them, without a cache, in transformers' own classes.
+"""
+
+import asyncio
+import enum
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import torch
+from PIL import Image
+from prh.harness.engine import smart_resize
+from prh.harness.types import Size, Span
+from prh.models import vllm_engine
+from prh.tests.models.support import model_of, patches, tokenizer_of
+
+INTERFACE = json.loads((Path(__file__).parents[1] / "vllm" / "interface.json").read_text())
+CELL = 28
+
+
+class RequestOutputKind(enum.Enum):
+    CUMULATIVE = 0
+    DELTA = 1
+    FINAL_ONLY = 2
+
+
+def known(names, given):
+    assert set(given) <= set(names), f"vLLM {INTERFACE['version']} does not know {set(given) - set(names)}"
+
+
+class AsyncEngineArgs(SimpleNamespace):
+    def __init__(self, **given):
+        known({**INTERFACE["engine_args"], **INTERFACE["async_engine_args"]}, given)
+        super().__init__(**given)
+
+
+class SamplingParams(SimpleNamespace):
+    def __init__(self, **given):
+        known(INTERFACE["sampling_params"], given)
+        assert 0 <= given["temperature"] <= 2
+        assert 0 < given["top_p"] <= 1
+        assert given["max_tokens"] >= 1
+        assert given["detokenize"] or not given["stop"], "stop strings need text"
+        assert len(given["logit_bias"] or ()) <= 1024
+        assert given["logprobs"] == 0
+        assert given["output_kind"] is RequestOutputKind.FINAL_ONLY
+        super().__init__(**given)
+
+
+class LoRARequest(SimpleNamespace):
+    def __init__(self, lora_name, lora_int_id, lora_path, load_inplace=False):
+        assert lora_int_id >= 1
+        assert lora_path
+        super().__init__(lora_name=lora_name, lora_int_id=lora_int_id, lora_path=lora_path, load_inplace=load_inplace)
+
+
+class EngineDeadError(Exception):
+    pass
+
+
+@dataclass
+class Llm:
+    """What ``AsyncLLMEngine.from_engine_args`` gives.
+
+    Attributes:
+        plan: what the next requests get instead of the usual: an exception to raise, or a finish reason.
+        resize: whether images are made smaller than they came, as a processor with a narrow budget does.
+        prompts: what came in, in order.
+        calls: how often each other method was called, and its arguments in order.
+    """
+
+    args: AsyncEngineArgs
+    plan: list = field(default_factory=list)
+    resize: bool = False
+    prompts: list = field(default_factory=list)
+    requests: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
+    errored: bool = False
+    running: Counter = field(default_factory=Counter)
+    closed: int = 0
+    hold: asyncio.Event | None = None
+
+    def __post_init__(self):
+        self.model = model_of(Path(self.args.model))
+        self.tokenizer = tokenizer_of(Path(self.args.tokenizer))
+        longest = getattr(self.args, "max_model_len", self.model.config.get_text_config().max_position_embeddings)
+        self.model_config = SimpleNamespace(max_model_len=longest)
+
+    async def generate(self, prompt, sampling_params, request_id, **given):
+        known(INTERFACE["methods"]["generate"], given)
+        known({**INTERFACE["prompt_options"], **INTERFACE["tokens_prompt"]}, prompt)
+        assert isinstance(sampling_params, SamplingParams)
+        assert not self.running[request_id], "a reused id aborts its holder"
+        self.running[request_id] += 1
+        self.prompts.append(prompt)
+        self.requests.append((request_id, sampling_params, given))
+        try:
+            if self.hold:
+                await self.hold.wait()
+            await asyncio.sleep(0)
+            planned = self.plan.pop(0) if self.plan else None
+            if isinstance(planned, Exception):
+                self.errored = isinstance(planned, EngineDeadError)
+                raise planned
+            yield self._answer(prompt, sampling_params, planned)
+        finally:
+            self.closed += 1
+
+    def _answer(self, prompt, params, finish):
+        images = [self._sized(image, prompt) for image in prompt.get("multi_modal_data", {}).get("image", [])]
+        uuids = prompt.get("multi_modal_uuids", {}).get("image", [])
+        assert len(uuids) == len(images)
+        assert all(isinstance(one, str) for one in uuids)
+        ids = self._expanded(prompt["prompt_token_ids"], images)
+        made, logprobs = self._draw(ids, images, params)
+        reason = finish or ("length" if len(made) >= params.max_tokens and not self._ends(made, params) else "stop")
+        row = [{number: SimpleNamespace(logprob=value)} for number, value in zip(made, logprobs, strict=True)]
+        output = SimpleNamespace(token_ids=made, logprobs=row, finish_reason=reason, text="", index=0)
+        return SimpleNamespace(outputs=[output], prompt_token_ids=ids, num_cached_tokens=0, finished=True)
+
+    def _sized(self, image, prompt):
+        size = prompt["mm_processor_kwargs"]["size"]
+        span = Span(size["shortest_edge"], 40 * CELL**2 if self.resize else size["longest_edge"])
+        width, height = smart_resize(Size(*image.size), span, CELL)
+        return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BICUBIC)
+
+    def _expanded(self, ids, images):
+        pad = self.model.config.image_token_id
+        waiting, found = list(images), []
+        for number in ids:
+            if number == pad and waiting:
+                image = waiting.pop(0)
+                found += [pad] * (image.width * image.height // CELL**2)
+            else:
+                found.append(number)
+        if waiting:
+            raise RuntimeError("Expected there to be more image placeholders")
+        return found
+
+    def _ends(self, made, params):
+        text = self.tokenizer.decode(made, skip_special_tokens=False) if params.stop else ""
+        return made[-1] in params.stop_token_ids or any(word in text for word in params.stop)
+
+    def _draw(self, ids, images, params):
+        inputs = {}
+        if images:
+            made = [patches(image, 14, *self._means()) for image in images]
+            grids = [[1, image.height // 14, image.width // 14] for image in images]
+            inputs = {"pixel_values": torch.cat([torch.from_numpy(one) for one in made])}
+            inputs["image_grid_thw"] = torch.tensor(grids)
+        drawn, logprobs = [], []
+        while True:
+            whole = torch.tensor([[*ids, *drawn]])
+            kinds = (whole == self.model.config.image_token_id).int()
+            with torch.inference_mode():
+                logits = self.model(input_ids=whole, mm_token_type_ids=kinds, **inputs, use_cache=False).logits[0, -1]
+            logits = logits.clone()
+            for number, bias in (params.logit_bias or {}).items():
+                logits[number] += bias
+            law = logits.double().log_softmax(-1)
+            drawn.append(int(law.argmax()))
+            logprobs.append(float(law[drawn[-1]]))
+            if self._ends(drawn, params) or len(drawn) >= params.max_tokens:
+                return drawn, logprobs
+
+    def _means(self):
+        config = json.loads((Path(self.args.model) / "preprocessor_config.json").read_text())
+        return config["image_mean"], config["image_std"]
+
+    def shutdown(self):
+        self.calls.append(("shutdown", (), {}))
+
+    def __getattr__(self, name):
+        if name not in INTERFACE["methods"]:
+            raise AttributeError(f"vLLM's engine has no {name}")
+
+        async def called(*args, **given):
+            known(INTERFACE["methods"][name], given)
+            assert len(args) + len(given) <= len(INTERFACE["methods"][name])
+            self.calls.append((name, args, given))
+            return True
+
+        return called
+
+
+def install(monkeypatch):
+    """Put the fake where vLLM would be; returns the engines it starts."""
+    started = []
+
+    def from_engine_args(args):
+        assert isinstance(args, AsyncEngineArgs)
+        started.append(Llm(args))
+        return started[-1]
+
+    vllm, parameters, lora, request = (ModuleType(f"vllm{name}") for name in ("", ".sampling_params", ".lora", ".r"))
+    vllm.AsyncEngineArgs, vllm.SamplingParams = AsyncEngineArgs, SamplingParams
+    vllm.AsyncLLMEngine = SimpleNamespace(from_engine_args=from_engine_args)
+    parameters.RequestOutputKind, request.LoRARequest = RequestOutputKind, LoRARequest
+    modules = {"vllm": vllm, "vllm.sampling_params": parameters, "vllm.lora": lora, "vllm.lora.request": request}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    real = vllm_engine.version
+    monkeypatch.setattr(vllm_engine, "version", lambda name: INTERFACE["version"] if name == "vllm" else real(name))
+    return started
