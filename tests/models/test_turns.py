@@ -110,7 +110,7 @@ def test_special_tokens_stay_in_the_text_and_so_do_tool_tags(family):
     _, engine = family
     vocabulary = engine.processor.tokenizer.get_vocab()
     allowed = (vocabulary["<|im_start|>"], vocabulary["<tool_call>"], vocabulary["</tool_call>"])
-    turn = turns(engine, [(ask(), TurnSpec(8, 9.0, seed=1, banned_ids=only(engine, *allowed)))])[0]
+    turn = turns(engine, [(ask(), TurnSpec(24, 9.0, seed=1, banned_ids=only(engine, *allowed)))])[0]
     assert turn.text == "".join(engine.processor.tokenizer.convert_ids_to_tokens(list(turn.ids)))
     assert len(set(turn.ids)) == 3
 
