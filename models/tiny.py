@@ -59,7 +59,7 @@ TEXT: dict[str, Json] = {
     "max_window_layers": 4,
     "rms_norm_eps": 1e-6,
     "initializer_range": SPREAD,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [0, *[1] * 16, 0]},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 200.0, "mrope_section": [0, *[1] * 16, 0]},
 }
 VISION: dict[str, Json] = {
     "depth": 3,

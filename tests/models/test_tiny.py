@@ -48,7 +48,7 @@ def test_its_classes_are_the_real_ones_and_its_settings_those_that_learn(qwen25)
     assert not report["unexpected_keys"]
     assert 1e6 < sum(weight.numel() for weight in model.parameters()) < 3e6
     text, vision = model.config.text_config, model.config.vision_config
-    assert text.rope_parameters["rope_theta"] == 10_000
+    assert text.rope_parameters["rope_theta"] == 200
     assert text.rope_parameters["mrope_section"] == [0, *[1] * 16, 0]
     assert text.hidden_size // text.num_attention_heads == 32
     assert (text.hidden_size, text.num_hidden_layers, text.intermediate_size) == (128, 4, 384)
