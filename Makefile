@@ -38,11 +38,8 @@ CANDIDATE ?= tiny
 example: setup
 	$(BIN)/python docs/example/make.py $(BASELINE) $(CANDIDATE) $(TRAININGS)
 
-# The layouts of reinforcement are compared to the fifth digit, on rollouts of an engine that no other test has used.
-LAYOUTS := tests/training/test_grpo_layouts.py
 test: setup
-	$(BIN)/python -m pytest -n 2 -q --ignore=$(LAYOUTS)
-	$(BIN)/python -m pytest -q $(LAYOUTS)
+	$(BIN)/python -m pytest -n 2 -q
 
 # What the installed lmms-eval makes of the same replies; in an environment of its own, since its pins clash with ours.
 test-lmms: $(VENV_LMMS)/.ready

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, DistributedType
+from accelerate.state import AcceleratorState
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
@@ -24,6 +25,15 @@ ADAPTED = "base_model.model."
 TOWER = "visual."
 # The input that stands for images whose features are known, from a tower that is frozen.
 FEATURES = "image_features"
+
+
+def new_accelerator(**how: Any) -> Accelerator:
+    """An accelerator for a training, whatever this process trained before.
+
+    Accelerate keeps one state for a process, and another training there would go on with the first one's precision.
+    """
+    AcceleratorState._reset_state()
+    return Accelerator(**how)
 
 
 def freeze(module: torch.nn.Module, patterns: Sequence[str]) -> list[str]:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.state import AcceleratorState
+from accelerate import InitProcessGroupKwargs
 from accelerate.tracking import GeneralTracker
 
 from ..harness.errors import StoreError
@@ -26,7 +25,7 @@ from .config import SftConfig
 from .evaluation import Evaluator
 from .examples import Example, Mask, Performer, Weighing, lesson_cache
 from .grpo_config import GrpoConfig
-from .learner import Learner, Update
+from .learner import Learner, Update, new_accelerator
 from .publish import card, manifest
 from .trainable import Trainable
 from .trajectories import Lesson
@@ -109,10 +108,8 @@ class Work(ABC, Generic[T]):
     def __init__(self, training: T, watcher: Watcher, trackers: Sequence[GeneralTracker] = ()) -> None:
         self.training, self.watcher = training, watcher
         config = training.config
-        # Accelerate keeps one state for a process, and refuses a second training there with another precision.
-        AcceleratorState._reset_state()
         log: Any = [*config.trackers, *trackers]
-        self.accelerator = Accelerator(
+        self.accelerator = new_accelerator(
             mixed_precision=config.model.precision,
             log_with=log or None,
             project_dir=str(training.out),

@@ -18,7 +18,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from ..harness.settings import Setting, resolve
 from ..harness.store import write_json
@@ -27,7 +26,7 @@ from . import checkpoints
 from .batches import Batch, Feed, collate, split
 from .drills import Drill, drills, talk
 from .examples import Cache, Example, Weighing, encode
-from .learner import FEATURES, Learner, look
+from .learner import FEATURES, Learner, look, new_accelerator
 from .pictures import Album
 from .publish import versions
 from .schedule import Optimisation
@@ -238,7 +237,7 @@ def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> P
     """Practise to the end, or go on where it ended; returns the last checkpoint. Raises PrhError."""
     engine, defaults = open_trainable(config.base, "float32", config.attention)
     setting = resolve([("prh.json", defaults)], 0)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=True)
+    accelerator = new_accelerator(mixed_precision=config.precision, cpu=True)
     learner = Learner(accelerator, engine.module, config.optim, config.steps)
     found = checkpoints.latest(out)
     first = 0

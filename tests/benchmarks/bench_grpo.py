@@ -20,8 +20,6 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from prh.harness.engine import EngineOptions
 from prh.models.continuous import Continuous
 from prh.models.transformers_engine import TransformersFactory
@@ -33,6 +31,7 @@ from prh.training.checkpoints import read_log
 from prh.training.config import build
 from prh.training.grpo_config import GrpoConfig
 from prh.training.lean import lean
+from prh.training.learner import new_accelerator
 from prh.training.policy import PolicyLearner, Voice
 from prh.training.schedule import Optimisation
 
@@ -47,10 +46,9 @@ def configured(layout="padded"):
 
 
 def our_learner(engine, config, *, slim=True):
-    AcceleratorState._reset_state()
     module = copy.deepcopy(engine.module)
     slim = slim and lean(module) is not None
-    return PolicyLearner(Accelerator(cpu=True), module, HOW, 1, config.loss, Voice(lean=slim))
+    return PolicyLearner(new_accelerator(cpu=True), module, HOW, 1, config.loss, Voice(lean=slim))
 
 
 def parts_of(stage, config, *, once=True):

@@ -15,15 +15,13 @@ import warnings
 from itertools import pairwise
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from prh.harness.engine import EngineOptions
 from prh.models.transformers_engine import TransformersFactory
 from prh.tests.training.lessons import lesson, setting
 from prh.tests.trl.trainer import RATE, trl_trainer
 from prh.training.batches import Feed
 from prh.training.examples import Cache, Performer
-from prh.training.learner import Learner
+from prh.training.learner import Learner, new_accelerator
 from prh.training.schedule import Optimisation
 from transformers import TrainerCallback
 
@@ -53,9 +51,8 @@ def theirs(engine, made, steps, batch):
 
 
 def ours(engine, cache, steps, batch):
-    AcceleratorState._reset_state()
     how = Optimisation(lr=RATE, schedule="constant", warmup=0.0)
-    learner = Learner(Accelerator(cpu=True), copy.deepcopy(engine.module), how, steps)
+    learner = Learner(new_accelerator(cpu=True), copy.deepcopy(engine.module), how, steps)
     feed = Feed(cache, engine.processor, count=COUNT, batch=batch, micro=1 << 30, seed=0, pad=engine.pad)
     ends, cpu = [], []
     for step, batches in enumerate(feed.steps(0, steps)):

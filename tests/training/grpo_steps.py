@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from prh.harness.engine import EngineOptions
 from prh.models.transformers_engine import TransformersFactory
 from prh.tests.models.support import patches
 from prh.tests.training import acting, steps
 from prh.tests.training.lessons import setting
 from prh.training.lean import lean
+from prh.training.learner import new_accelerator
 from prh.training.policy import PolicyLearner, Voice
 from prh.training.sft import blank
 
@@ -39,7 +39,7 @@ def learner(engine, config, accelerator=None, *, slim=True, how=steps.STILL):
     module = copy.deepcopy(engine.module)
     slim = slim and lean(module) is not None
     voice = Voice(config.rollout.temperature, tuple(sorted(engine.vision_ids)), lean=slim)
-    return PolicyLearner(accelerator or Accelerator(), module, how, 1, config.loss, voice)
+    return PolicyLearner(accelerator or new_accelerator(), module, how, 1, config.loss, voice)
 
 
 def logits_of(engine, talk, ids):
@@ -90,7 +90,7 @@ def from_scratch(engine, stage, rows):
 def main(out, model, layout):
     from safetensors.torch import save_file
 
-    accelerator = Accelerator()
+    accelerator = new_accelerator()
     engine = TransformersFactory().open(model, EngineOptions(attention="eager", device="cpu"))
     config = chosen(loss={"kind": "dapo"}, train={"micro": MICRO, "layout": layout})
     stage = acting.on_disk(out, engine, config, acting.questions(NUMBERS))

@@ -9,9 +9,10 @@ import tomllib
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin, PartialState
+from accelerate import DistributedType, FullyShardedDataParallelPlugin, PartialState
 from prh.training import loop, sft
 from prh.training.config import SftConfig, build, override
+from prh.training.learner import new_accelerator
 
 LAYERS = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"]
 
@@ -24,7 +25,7 @@ VARIANTS = {
 
 
 def sharding(**options):
-    made = Accelerator(cpu=True, **options)
+    made = new_accelerator(cpu=True, **options)
     made.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     made.state.fsdp_plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=LAYERS
@@ -34,7 +35,7 @@ def sharding(**options):
 
 def main(out, path):
     torch.set_num_threads(1)
-    loop.Accelerator = sharding
+    loop.new_accelerator = sharding
     for name, sets in VARIANTS.items():
         config = build(SftConfig, override(tomllib.loads(path.read_text()), sets))
         sft.train(config, out / f"{name}-whole", path.parent)

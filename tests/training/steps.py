@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from prh.harness.engine import EngineOptions
 from prh.models.transformers_engine import TransformersFactory
 from prh.tests.models.support import patches
 from prh.tests.training.lessons import examples, lesson, setting
 from prh.training.batches import Feed, Share
 from prh.training.examples import Cache, Performer
-from prh.training.learner import Learner
+from prh.training.learner import Learner, new_accelerator
 from prh.training.schedule import Optimisation
 from prh.training.sft import blank
 from prh.training.trajectories import perform
@@ -102,7 +101,7 @@ def from_scratch(engine, folder, numbers):
 def main(out, folders):
     from safetensors.torch import save_file
 
-    accelerator = Accelerator()
+    accelerator = new_accelerator()
     for number, folder in enumerate(folders):
         engine = TransformersFactory().open(folder, EngineOptions(attention="eager", device="cpu"))
         empty = blank(engine, setting())

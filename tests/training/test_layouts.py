@@ -8,13 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from prh.tests.training import sharded, steps
 from prh.tests.training.lessons import config, examples, setting
 from prh.training.batches import Share, collate, order, split, step_seed
 from prh.training.checkpoints import read_log
 from prh.training.examples import Example
-from prh.training.learner import Learner, token_losses
+from prh.training.learner import Learner, new_accelerator, token_losses
 from prh.training.sft import blank
 from safetensors.torch import load_file
 
@@ -33,7 +32,7 @@ def learners():
 
     def one(engine):
         if engine not in made:
-            made[engine] = Learner(Accelerator(), engine.module, steps.STILL, steps.STEPS)
+            made[engine] = Learner(new_accelerator(), engine.module, steps.STILL, steps.STEPS)
         return made[engine]
 
     return one

@@ -9,12 +9,11 @@ from itertools import chain
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from prh.tests.models.conftest import built, opened, qwen3, qwen25
 from prh.tests.training import acting, grpo_steps, steps
 from prh.tests.training.grpo_steps import chosen
 from prh.tests.trl.grpo_trainer import collated, trl_trainer
+from prh.training.learner import new_accelerator
 
 __all__ = ["built", "opened", "qwen3", "qwen25"]
 
@@ -51,9 +50,8 @@ def captured(stage, config, number):
 
 def ours(stage, config, rows, layout):
     """Loss, and the gradient of every weight, in float64."""
-    AcceleratorState._reset_state()
     changed = chosen(loss={"kind": config.loss.kind, "length": float(LENGTH)}, train={"layout": layout, "micro": 1200})
-    learner = grpo_steps.learner(stage.engine, changed, Accelerator(cpu=True))
+    learner = grpo_steps.learner(stage.engine, changed, new_accelerator(cpu=True))
     learner.voice = replace(learner.voice, banned=())
     learner.model.double()
     batches = stage.composer(changed).update(rows, 3)

@@ -7,13 +7,11 @@ lays out.
 import copy
 
 import pytest
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from prh.tests.models.conftest import built, opened, qwen3, qwen25
 from prh.tests.training.lessons import examples
 from prh.tests.trl.trainer import RATE, trl_trainer
 from prh.training.batches import collate
-from prh.training.learner import Learner
+from prh.training.learner import Learner, new_accelerator
 from prh.training.schedule import Optimisation
 
 __all__ = ["built", "opened", "qwen3", "qwen25"]
@@ -24,9 +22,8 @@ STEPS, BATCH = 4, 4
 
 def ours(engine, made):
     """Our learner over the same examples: its losses, and the weights after."""
-    AcceleratorState._reset_state()
     how = Optimisation(lr=RATE, schedule="constant", warmup=0.0, clip=1.0)
-    learner = Learner(Accelerator(cpu=True), copy.deepcopy(engine.module), how, STEPS)
+    learner = Learner(new_accelerator(cpu=True), copy.deepcopy(engine.module), how, STEPS)
     losses = []
     for step in range(STEPS):
         chosen = [made[(step * BATCH + number) % len(made)] for number in range(BATCH)]
