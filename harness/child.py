@@ -1,8 +1,8 @@
 """A program in a process of its own that is asked one thing at a time, in JSON lines: for libraries that must not leak.
 
 What it imports, patches and prints stays there, and it may run under another interpreter, whose packages need not fit
-ours. The program reads requests from its standard input and writes each reply, ``{"ok": ...}`` or ``{"error": "..."}``,
-to the file descriptor that its last argument names.
+ours. The program has a class ``Served``; ``harness.serving`` runs there, reads requests from its standard input, and
+writes each reply, ``{"ok": ...}`` or ``{"error": "..."}``, to the file descriptor that its last argument names.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .types import Json
 from .untrusted import loads
 
 TAIL = 2000
+SERVING = Path(__file__).with_name("serving.py")
 
 
 class ChildError(ModelError):
@@ -45,7 +46,7 @@ class Child:
         replies, theirs = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own program, under an interpreter that the user names
-                [python, str(program), str(theirs)],
+                [python, str(SERVING), str(program), str(theirs)],
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=self._log,
@@ -75,7 +76,7 @@ class Child:
                 reply = b""
         if not reply.endswith(b"\n"):
             raise ChildError(f"{self.name} ended unexpectedly: {self._last_words()}")
-        value = loads(reply.decode())
+        value = _read(reply)
         if not isinstance(value, dict) or "ok" not in value:
             said = value.get("error") if isinstance(value, dict) else None
             raise ChildError(f"{self.name}: {said or 'it answered nothing that can be read'}")
@@ -118,6 +119,14 @@ def python_with(package: str) -> str:
         message = f"{name} is not installed here: give it an environment of its own (`pip install {name}`)"
         raise Prerequisite(f"{message} and set {variable} to that environment's python")
     return chosen or sys.executable
+
+
+def _read(reply: bytes) -> Json:
+    """A reply, or None where it is no JSON."""
+    try:
+        return loads(reply.decode())
+    except ValueError:
+        return None
 
 
 def script_beside(module: str, name: str) -> Path:

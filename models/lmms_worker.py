@@ -1,14 +1,11 @@
 """Serves one chat model of lmms-eval to a process that does not import it; see ``harness.child``.
 
-Runs under any interpreter that has lmms-eval, by its path: it imports nothing of this package.
+Runs under any interpreter that has lmms-eval, through ``harness.serving``: it imports nothing of this package.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 TASK, SPLIT = "prh", "turns"
@@ -57,22 +54,3 @@ class Served:
 
         with Image.open(part["image"]) as image:
             return {"type": "image", "url": image.convert("RGB")}
-
-
-def main() -> None:
-    """Answer requests until there are no more."""
-    out = os.fdopen(int(sys.argv[-1]), "w")
-    served = Served()
-    calls: dict[str, Callable[..., Any]] = {"open": served.open, "turns": served.turns}
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            reply: dict[str, Any] = {"ok": calls[request.pop("do")](**request)}
-        except Exception as error:  # whatever a model's own code raises
-            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
-        out.write(json.dumps(reply) + "\n")
-        out.flush()
-
-
-if __name__ == "__main__":
-    main()

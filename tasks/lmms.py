@@ -71,7 +71,7 @@ class LmmsTask:
         count = int(cast(int, self._about["docs"]))
         samples: list[Sample] = []
         for start in range(0, count, BLOCK):
-            rows = cast("list[dict[str, Json]]", child.ask(do="docs", start=start, stop=start + BLOCK))
+            rows = cast("list[dict[str, Json]]", child.ask(do="rows", start=start, stop=start + BLOCK))
             samples += [self._sample(start + number, row) for number, row in enumerate(rows)]
         source: dict[str, Json] = {"layout": "lmms-eval", "version": self._about["version"], "counts": {"all": count}}
         return Dataset(tuple(samples), source)

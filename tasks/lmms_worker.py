@@ -1,19 +1,17 @@
 """Serves one task of lmms-eval to a process that does not import it; see ``harness.child``.
 
-Runs under any interpreter that has lmms-eval, by its path: it imports nothing of this package. Requests are
-``{"do": "open" | "docs" | "score" | "aggregate", ...}``. Nothing that it is sent is evaluated.
+Runs under any interpreter that has lmms-eval, through ``harness.serving``: it imports nothing of this package.
+Nothing that it is sent is evaluated.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import os
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +38,7 @@ class Served:
         metrics = {key: bool(higher.get(key, True)) for key in self.task.aggregation()}
         return {"docs": len(self.docs), "metrics": metrics, "version": version("lmms_eval")}
 
-    def docs_of(self, start: int, stop: int) -> list[dict[str, Any]]:
+    def rows(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Some rows: question, media and target."""
         return [self._doc(number) for number in range(start, min(stop, len(self.docs)))]
 
@@ -97,27 +95,3 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def main() -> None:
-    """Answer requests until there are no more."""
-    out = os.fdopen(int(sys.argv[-1]), "w")
-    served = Served()
-    calls: dict[str, Callable[..., Any]] = {
-        "open": served.open,
-        "docs": served.docs_of,
-        "score": served.score,
-        "aggregate": served.aggregate,
-    }
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            reply: dict[str, Any] = {"ok": calls[request.pop("do")](**request)}
-        except Exception as error:  # whatever a task's own code raises
-            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
-        out.write(json.dumps(reply) + "\n")
-        out.flush()
-
-
-if __name__ == "__main__":
-    main()

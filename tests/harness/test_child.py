@@ -7,19 +7,26 @@ from prh.harness.child import Child, ChildError, python_with
 from prh.harness.errors import Prerequisite
 
 PROGRAM = """
-import json, os, sys
-out = os.fdopen(int(sys.argv[-1]), "w")
+import os, sys
 print("noise on the way")
-for line in sys.stdin:
-    request = json.loads(line)
-    print("more noise", request)
-    if request["do"] == "die":
+
+class Served:
+    def say(self, text):
+        print("more noise", text)
+        return [text, sys.path[:1]]
+
+    def fail(self):
+        raise ValueError("it does\\n work")
+
+    def garble(self):
+        os.write(int(sys.argv[-1]), b"\\xff{}")
+
+    def die(self):
         sys.stderr.write("a reason\\nout of memory\\n")
         os._exit(3)
-    reply = {"error": "it does not work"} if request["do"] == "fail" else {"ok": [request["do"], sys.path[:1]]}
-    out.write("" if request["do"] == "garble" else json.dumps(reply))
-    out.write("{}\\n" if request["do"] == "garble" else "\\n")
-    out.flush()
+
+    def _own(self):
+        pass
 """
 
 
@@ -34,18 +41,21 @@ def child(tmp_path):
 
 def test_it_answers_whatever_it_prints(child, tmp_path, capfd):
     for number in range(3):
-        said, path = child.ask(do=f"\u00e9{number}")
+        said, path = child.ask(do="say", text=f"\u00e9{number}")
         assert said == f"\u00e9{number}"
         assert path != [str(tmp_path)], "what stands beside it shadows no package"
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_error_is_one_and_the_next_question_is_answered(child):
-    with pytest.raises(ChildError, match="the program: it does not work"):
+    with pytest.raises(ChildError, match="the program: ValueError: it does work"):
         child.ask(do="fail")
+    for name in ("nothing", "_own"):
+        with pytest.raises(ChildError, match=name):
+            child.ask(do=name)
     with pytest.raises(ChildError, match="nothing that can be read"):
         child.ask(do="garble")
-    assert child.ask(do="go on")
+    assert child.ask(do="say", text="go on")
 
 
 def test_one_that_dies_says_its_last_line(child):
