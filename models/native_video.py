@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..harness.errors import ModelError, Prerequisite, UsageError
 from ..harness.types import Json
+from .options import known_names
 from .processor import QwenProcessor, one_line, title, torchvision_state
 from .visual import Processor, Video
 
@@ -115,9 +116,7 @@ class QwenVideos:
 
 def video_mode(extra: Mapping[str, str]) -> str:
     """The engine's option ``video``. Raises UsageError, also for an option that the engine does not have."""
-    for name in extra:
-        if name not in OPTIONS:
-            raise UsageError(f"the engine transformers has no option {name!r}; it has {', '.join(OPTIONS)}")
+    known_names("transformers", extra, OPTIONS)
     mode = extra.get(OPTION, MODES[0])
     if mode not in MODES:
         raise UsageError(f"engine.{OPTION} {mode!r} is not known: use one of {', '.join(MODES)}")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..harness.digests import json_digest
 from ..harness.engine import Usage
 from ..harness.errors import ModelError, UsageError
-from ..harness.types import Json, finite
+from ..harness.types import Json
 from ..harness.untrusted import loads
 from .openai_errors import Mask, ServerError, error_of
+from .options import number, read_options
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -69,13 +70,7 @@ class Settings:
     @classmethod
     def read(cls, extra: Mapping[str, str]) -> Settings:
         """Settings from text. Raises UsageError for an unknown name or a value that is none."""
-        known = {own.name: own.default for own in fields(cls)}
-        chosen: dict[str, Any] = {}
-        for name, text in extra.items():
-            if name not in known:
-                raise UsageError(f"the engine openai has no option {name!r}; it has {', '.join(known)}")
-            chosen[name] = _read(name, text, known[name])
-        return cls(**chosen)
+        return read_options(cls, "openai", extra, _read)
 
     @property
     def omitted(self) -> tuple[str, ...]:
@@ -102,14 +97,11 @@ def _read(name: str, text: str, default: object) -> object:
             )
         return text
     whole, zero = isinstance(default, int), name in MAY_BE_ZERO
-    try:
-        number = finite(float(text))
-    except ValueError:
-        number = None
-    if number is None or number < 0 or (whole and number != int(number)) or not (number or zero):
+    found = number(text)
+    if found is None or found < 0 or (whole and found != int(found)) or not (found or zero):
         kind = f"{'a whole number' if whole else 'a number'} {'from' if zero else 'above'} 0"
         raise UsageError(f"option {name!r} of the engine openai must be {kind}, not {text!r}")
-    return int(number) if whole else number
+    return int(found) if whole else found
 
 
 @dataclass(frozen=True, slots=True)

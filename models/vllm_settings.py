@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..harness.engine import EngineOptions
 from ..harness.errors import ModelError, UsageError
-from ..harness.types import finite
 from .checkpoint import ADAPTER, Checkpoint, read_object
 from .loading import DTYPES
+from .options import number, read_options
 
 BACKENDS = ("mp", "ray")
 # What vLLM makes room for where nothing is said, and the ranks it knows.
@@ -45,13 +44,7 @@ class Settings:
     @classmethod
     def read(cls, extra: Mapping[str, str]) -> Settings:
         """Settings from text. Raises UsageError for an unknown name or a value that is none."""
-        known = {own.name: own.default for own in fields(cls)}
-        chosen: dict[str, Any] = {}
-        for name, text in extra.items():
-            if name not in known:
-                raise UsageError(f"the engine vllm has no option {name!r}; it has {', '.join(known)}")
-            chosen[name] = _read(name, text, known[name])
-        return cls(**chosen)
+        return read_options(cls, "vllm", extra, _read)
 
 
 def _read(name: str, text: str, default: object) -> object:
@@ -64,18 +57,15 @@ def _read(name: str, text: str, default: object) -> object:
         if text not in BACKENDS:
             raise UsageError(f"{where} one of {', '.join(BACKENDS)}, not {text!r}")
         return text
-    try:
-        number = finite(float(text))
-    except ValueError:
-        number = None
+    found = number(text)
     if isinstance(default, float):
-        if number is None or not 0 < number <= 1:
+        if found is None or not 0 < found <= 1:
             raise UsageError(f"{where} a share above 0 and at most 1, not {text!r}")
-        return number
+        return found
     least = 0 if default == 0 else 1
-    if number is None or number != int(number) or number < least:
+    if found is None or found != int(found) or found < least:
         raise UsageError(f"{where} a whole number from {least}, not {text!r}")
-    return int(number)
+    return int(found)
 
 
 def engine_arguments(checkpoint: Checkpoint, options: EngineOptions, settings: Settings) -> dict[str, object]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
 from tqdm import tqdm
@@ -32,49 +33,66 @@ def train_group() -> None:
     """Train checkpoints."""
 
 
+Command = TypeVar("Command", bound=Callable[..., None])
+# oneDNN keeps what it compiled for every shape of a batch; of thousands of shapes that is gigabytes.
+FEW_SHAPES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+
+
+def trained(command: Command) -> Command:
+    """What every training's command takes: its configuration, its folder, and when it is evaluated."""
+    for decorate in (
+        click.option("--eval-every", type=click.IntRange(1), help="Steps between them. [default: at each checkpoint]"),
+        click.option("--eval", "tasks", help="Evaluate checkpoints on this task, or several by comma."),
+        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Over CONFIG, as train.seed=1."),
+        click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; a training there goes on."),
+        click.argument("config"),
+    ):
+        command = decorate(command)
+    return command
+
+
 @train_group.command("sft")
-@click.argument("config")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; a training there goes on.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Over the configuration, as train.epochs=2.")
-@click.option("--eval", "tasks", help="Evaluate checkpoints on this task, or several by comma.")
-@click.option("--eval-every", type=click.IntRange(1), help="Steps between evaluations. [default: at each checkpoint]")
+@trained
 def sft_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | None, eval_every: int | None) -> None:
     """Learn trajectories: CONFIG is a TOML file, or a recipe of this package by name."""
     values, root = read_recipe(config)
     read = build(SftConfig, override(values, [*sets, *_evaluated(tasks, eval_every)]))
-    try:
+    with installed():
         from . import sft
-    except ImportError as error:
-        raise Prerequisite(f"training needs {error.name}, which is not installed: pip install 'prh[train]'") from None
-    try:
-        with notices():
-            sft.train(read, out, root, Screen)
-    except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on after the last checkpoint", err=True)
-        raise
+    with going_on():
+        sft.train(read, out, root, Screen)
 
 
 @train_group.command("grpo")
-@click.argument("config")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; a training there goes on.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Over the configuration, as train.seed=1.")
-@click.option("--eval", "tasks", help="Evaluate checkpoints on this task, or several by comma.")
-@click.option("--eval-every", type=click.IntRange(1), help="Steps between evaluations. [default: at each checkpoint]")
+@trained
 def grpo_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | None, eval_every: int | None) -> None:
     """Reinforce what pays: CONFIG is a TOML file, or a recipe of this package by name."""
     values, root = read_recipe(config)
     read = build(GrpoConfig, override(values, [*sets, *_evaluated(tasks, eval_every)]))
-    # oneDNN keeps what it compiled for every shape of a batch; of thousands of shapes that is gigabytes.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
-    try:
+    os.environ.setdefault(*FEW_SHAPES)
+    with installed():
         from . import grpo
+    with going_on(", with what was sampled"):
+        grpo.train(read, out, root, RoundScreen)
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Raises Prerequisite for a package of the extra ``train`` that an import misses."""
+    try:
+        yield
     except ImportError as error:
         raise Prerequisite(f"training needs {error.name}, which is not installed: pip install 'prh[train]'") from None
+
+
+@contextmanager
+def going_on(kept: str = "") -> Iterator[None]:
+    """Tells who stops a training how it goes on."""
     try:
         with notices():
-            grpo.train(read, out, root, RoundScreen)
+            yield
     except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on after the last checkpoint, with what was sampled", err=True)
+        click.echo(f"\nstopped; the same command goes on after the last checkpoint{kept}", err=True)
         raise
 
 
@@ -92,13 +110,10 @@ def _evaluated(tasks: str | None, every: int | None) -> list[str]:
 def tiny_command(out: Path, recipe: str, until: str, sets: tuple[str, ...]) -> None:
     """Train a tiny checkpoint from nothing: sight, practice, trajectories, warm start, training."""
     values, _ = read_recipe(recipe)
-    # oneDNN keeps what it compiled for every shape of a batch; of thousands of shapes that is gigabytes.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    os.environ.setdefault(*FEW_SHAPES)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
+    with installed():
         from . import tiny
-    except ImportError as error:
-        raise Prerequisite(f"training needs {error.name}, which is not installed: pip install 'prh[train]'") from None
     made = tiny.make(build(tiny.TinyConfig, override(values, sets)), out, until, click.echo, Screen)
     click.echo(f"wrote {made}")
     click.echo(f"next  prh eval --model {made} --task vstar-mini")
