@@ -44,9 +44,11 @@ from accelerate.tracking import GeneralTracker
 from ..harness.settings import check_keys, resolve
 from ..harness.types import Json
 from .grpo_config import GrpoConfig
-from .grpo_run import GrpoRun, GrpoTraining
+from .grpo_run import GrpoRun
+from .grpo_training import GrpoTraining
+from .questions import gather
 from .rewards import compose
-from .rollouts import Speaker, gather
+from .rollouts import Speaker
 from .sft import blank, check_tasks, check_trackers, conduct, joined, plain_parts
 from .trainable import open_trainable
 from .watcher import Watcher

@@ -12,7 +12,7 @@ from ..harness.types import Json
 from .card import plain
 
 if TYPE_CHECKING:
-    from .grpo_run import GrpoTraining
+    from .grpo_training import GrpoTraining
     from .loop import SftTraining
 
 SCHEMA = 1

@@ -17,28 +17,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
-import numpy as np
-
-from ..harness import registry
-from ..harness.engine import Caps, Engine, Finish, Turn, TurnSpec, Usage
-from ..harness.episode import run_episode
-from ..harness.errors import DataError, StoreError, UsageError
-from ..harness.evaluate import load_profile, load_task, score
+from ..harness.engine import Caps, Engine, Turn, TurnSpec
+from ..harness.errors import StoreError, UsageError
+from ..harness.evaluate import score
 from ..harness.ledger import Conversation
-from ..harness.manifest import check_same, check_samples, dataset_fingerprint, environment
-from ..harness.record import SCHEMA, Record, key_of, text_of
+from ..harness.manifest import check_same, environment
+from ..harness.record import SCHEMA, Record, key_of
 from ..harness.runner import Job, run_all
-from ..harness.scoring import check_reads
-from ..harness.settings import Layer, Setting, resolve
+from ..harness.settings import Setting
 from ..harness.store import MANIFEST, RunStore, journals, read_journal, read_manifest, write_json
-from ..harness.task import DataOptions, Profile, Task
-from ..harness.types import ERROR_STATES, Call, Json, Sample, Size, Span
+from ..harness.types import ERROR_STATES, Json, Size, Span
 from .batches import step_seed
-from .grpo_config import GrpoConfig, QueryPart
+from .grpo_config import GrpoConfig
+from .performed import perform_again
+from .questions import Query, Questions
 from .trainable import Trainable
 
 FOLDER = "rollouts"
-Query = tuple[str, str]
 
 
 class Speaker(Trainable, Engine, Protocol):
@@ -53,84 +48,6 @@ class Speaker(Trainable, Engine, Protocol):
     def forget(self) -> None:
         """Forget what was read before the weights changed."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Questions:
-    """The questions of one task, and how they are asked and scored.
-
-    Attributes:
-        samples: by id, in the task's order.
-        setting: that of an evaluation, but for the sampling.
-    """
-
-    task: Task
-    samples: Mapping[str, Sample]
-    setting: Setting
-    profile: Profile
-    fingerprint: str
-
-
-def gather(config: GrpoConfig, root: Path, defaults: Mapping[str, Json]) -> dict[str, Questions]:
-    """The questions that a configuration names, by task. Raises PrhError."""
-    found = {part.task: _questions(part, config, root, defaults) for part in config.data}
-    total = sum(len(one.samples) for one in found.values())
-    wanted = config.rollout.queries * config.rollout.waves
-    if total < wanted:
-        raise UsageError(f"a round may take {wanted} questions and the data hold {total}; lower rollout.queries")
-    return found
-
-
-def _questions(part: QueryPart, config: GrpoConfig, root: Path, defaults: Mapping[str, Json]) -> Questions:
-    task = load_task(part.task)
-    if part.editions > 1:
-        kind = type(task)
-        if not hasattr(task, "editions"):
-            raise UsageError(f"data of {part.task}: only a synthetic miniature has editions")
-        task = registry.guarded(f"task {part.task}", lambda: kind(part.editions))  # type: ignore[call-arg]
-    options = DataOptions(root / part.data if part.data else None, "train")
-    dataset = registry.guarded(f"task {part.task}", lambda: task.load(options))
-    check_samples(dataset.samples, part.task)
-    chosen = [one for one in dataset.samples if not part.slices or set(part.slices) & set(one.slices)]
-    chosen = chosen[: part.limit or None]
-    if not chosen:
-        raise UsageError(f"data of {part.task}: no question of its train split is in slices {list(part.slices)}")
-    profile = load_profile(config.rollout.profile)
-    check_reads(profile, task)
-    sampling: dict[str, Json] = {"temperature": config.rollout.temperature, "top_p": 1.0}
-    layers: list[Layer] = [
-        ("task", task.settings),
-        ("prh.json", defaults),
-        ("setting", config.setting),
-        ("rollout", {"sampling": sampling}),
-    ]
-    setting = resolve(layers, config.train.seed)
-    return Questions(task, {one.id: one for one in chosen}, setting, profile, dataset_fingerprint(chosen))
-
-
-class Stream:
-    """The order in which questions come: each once an epoch, in an order of that epoch's own."""
-
-    def __init__(self, questions: Mapping[str, Questions], seed: int) -> None:
-        self.queries: list[Query] = [(name, key) for name, one in questions.items() for key in one.samples]
-        self.seed = seed
-
-    def at(self, position: int) -> Query:
-        """The question at a place of the stream, from 0."""
-        epoch, place = divmod(position, len(self.queries))
-        return self.queries[int(np.random.default_rng([self.seed, epoch]).permutation(len(self.queries))[place])]
-
-    def take(self, position: int, count: int, without: Sequence[Query] = ()) -> tuple[list[Query], int]:
-        """The next questions that are not among those at hand, and where the stream goes on."""
-        found: list[Query] = []
-        known = set(without)
-        while len(found) < count:
-            query = self.at(position)
-            position += 1
-            if query not in known:
-                known.add(query)
-                found.append(query)
-        return found, position
 
 
 class Sampler:
@@ -339,69 +256,6 @@ def _merged(folder: Path, part: Callable[[Record], Record] | None = None) -> dic
 
 def _named(record: Record) -> Record:
     return {key: record[key] for key in ("id", "repeat", "end", "segments")} | {"segments": []}
-
-
-class _Recorded:
-    """An engine that says what is recorded, with the ids that were sampled."""
-
-    fingerprint = "recorded"
-    caps = Caps(token_ids=True, logprobs=True)
-
-    def __init__(self, record: Record, engine: Trainable) -> None:
-        self.record, self.engine = record, engine
-        segments = cast("list[dict[str, Json]]", record["segments"])
-        self.turns = [segment for segment in segments if segment["role"] == "assistant"]
-
-    def fit(self, size: Size, budget: Span) -> Size:
-        return self.engine.fit(size, budget)
-
-    async def turn(self, conversation: Conversation, spec: TurnSpec) -> Turn:
-        number = conversation.turns
-        segment = self.turns[number]
-        ids, logprobs = (cast("list[float]", segment[name]) for name in ("ids", "logprobs"))
-        calls = [call for call in cast("list[dict[str, Json]]", segment["calls"]) if call.get("id")]
-        whole = cast("dict[str, int]", self.record["usage"])["prompt_tokens"]
-        ended = self.record["end"] == "token_limit" and number == len(self.turns) - 1
-        return Turn(
-            text_of(segment),
-            tuple(map(int, ids)),
-            tuple(logprobs),
-            cast(Finish, segment["finish"]),
-            tuple(Call(str(call["name"]), call["arguments"], str(call["id"])) for call in calls),
-            Usage(whole if ended else 0, len(ids)),
-        )
-
-    async def release(self, conversation: Conversation) -> None:
-        return None
-
-    def describe(self) -> Mapping[str, Json]:
-        return {"name": "recorded"}
-
-    async def close(self) -> None:
-        return None
-
-
-async def perform_again(record: Record, own: Questions, engine: Trainable) -> Conversation:
-    """A recorded rollout as a conversation with its images, made by the loop that it came from.
-
-    Raises:
-        DataError: the question or what it shows is no longer what it was.
-    """
-    sample = own.samples.get(str(record["id"]))
-    if sample is None:
-        raise DataError(f"{own.task.name} no longer has the question {record['id']!r} that was sampled")
-    made = await run_episode(sample, _Recorded(record, engine), own.setting, int(cast(int, record["repeat"])))
-    conversation = made.conversation
-    shown = [item.digest for item in conversation.items]
-    held = [item["digest"] for item in cast("list[dict[str, Json]]", record["media"])]
-    if made.end != record["end"] or shown != held:
-        reason = f"it ends in {made.end} and shows {len(shown)} media, not {record['end']} and {len(held)}"
-        reason = made.error or reason
-        raise DataError(f"the rollout of {record['id']!r} cannot be performed again: {reason}")
-    conversation.segments[:] = [
-        replace(segment, trained=True) if segment.role == "assistant" else segment for segment in conversation.segments
-    ]
-    return conversation
 
 
 def check_whole(records: Sequence[Record], wanted: int, folder: Path) -> None:

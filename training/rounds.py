@@ -20,9 +20,10 @@ from ..harness.types import ERROR_STATES, EndState, Json
 from .advantages import AdvantagePart
 from .batches import step_seed
 from .grpo_config import GrpoConfig
+from .questions import Questions
 from .replay import Entry, Store
 from .rewards import Reward, Rollout, rollout
-from .rollouts import Questions, Round
+from .rollouts import Round
 
 # End states at which an episode met a limit; an answer never follows.
 OVER_LIMIT: tuple[EndState, ...] = ("turn_limit", "image_limit", "token_limit", "truncated", "malformed")

@@ -10,9 +10,10 @@ from prh.tests.training.lessons import crop, lesson, setting
 from prh.training.compose import Composer, Library
 from prh.training.config import build
 from prh.training.grpo_config import GrpoConfig
+from prh.training.questions import Questions
 from prh.training.replay import Store
 from prh.training.rewards import compose
-from prh.training.rollouts import Questions, Rollouts, Round
+from prh.training.rollouts import Rollouts, Round
 from prh.training.rounds import Jury, entries, plan
 
 TASK = "vstar-mini"

@@ -31,9 +31,11 @@ from prh.tests.training.acting import (
 )
 from prh.training.compose import Library
 from prh.training.grpo_config import RolloutPart
+from prh.training.performed import perform_again
+from prh.training.questions import Stream
 from prh.training.replay import Entry, Store
 from prh.training.rewards import compose
-from prh.training.rollouts import Rollouts, Round, Sampler, Stream, perform_again
+from prh.training.rollouts import Rollouts, Round, Sampler
 from prh.training.rounds import OVER_LIMIT, Jury, deal, plan, tell, trim
 
 
