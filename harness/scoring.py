@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 from typing import cast
 
 from .errors import OPERATION_ERRORS, DataError, UsageError
 from .intervals import mean
 from .record import Record, final_text, sample_of
 from .task import Profile, Row, Task
-from .types import END_STATES, ERROR_STATES, Json, Metric, Sample
+from .types import END_STATES, ERROR_STATES, Box, Json, Metric, Sample
 
 METRICS_SCHEMA = 1
 SHORT = 32
@@ -22,7 +23,9 @@ def scored_part(record: Record) -> Record:
     last = cast("list[Mapping[str, Json]]", record["segments"])[-1:]
     said: list[Json] = [{key: segment[key] for key in ("role", "parts") if key in segment} for segment in last]
     left = {key: value for key, value in record.items() if key not in ("media", "crc", "decoders")}
-    return cast(Record, _shared({**left, "segments": said}))
+    media = cast("list[Mapping[str, Json]]", record["media"]) if record["operations"] else []
+    roots: list[Json] = [{key: item[key] for key in ("index", "root")} for item in media]
+    return cast(Record, _shared({**left, "segments": said, "media": roots}))
 
 
 def _shared(value: Json) -> Json:
@@ -118,7 +121,8 @@ def process_metrics(records: Sequence[Record]) -> dict[str, Metric]:
     """RaPR, op-error rate and the means of what an episode costs, over episodes that are no errors.
 
     RaPR is the share of episodes with at least one attempted operation (Pixel Reasoner, section 4);
-    the op-error rate is failed over attempted operations, null where none was attempted.
+    the op-error rate is failed over attempted operations, null where none was attempted. ``crop_iou`` is the median,
+    over episodes that cropped an image whose evidence is annotated, of the best overlap of a crop with evidence.
     """
     clusters = [str(record["cluster"] or record["id"]) for record in records]
     attempts = [_operations(record) for record in records]
@@ -133,10 +137,29 @@ def process_metrics(records: Sequence[Record]) -> dict[str, Metric]:
     for name, read in _COSTS.items():
         values = [read(record) for record in records]
         metrics[name] = Metric(sum(values) / len(values) if values else None, None, None, len(values))
+    overlaps = [overlap for record in records if (overlap := _overlap(record)) is not None]
+    if overlaps:
+        metrics["crop_iou"] = Metric(median(overlaps), None, None, len(overlaps))
     costs = [cast("dict[str, float]", record["usage"]).get("cost") for record in records]
     if any(cost is not None for cost in costs):
         metrics["cost"] = Metric(sum(cost or 0.0 for cost in costs) / len(costs), None, None, len(costs))
     return metrics
+
+
+def _overlap(record: Record) -> float | None:
+    """The best intersection over union of a crop with evidence on the image that it was cut from in the end."""
+    evidence = [(item.media, item.box) for item in sample_of(record).evidence if item.box]
+    if not evidence:
+        return None
+    media = cast("list[Mapping[str, Json]]", record["media"])
+    roots = {item["index"]: item["root"] for item in media}
+    found = []
+    for operation in _operations(record):
+        if operation["error"] is None and operation["root_box"]:
+            cut = Box(*cast("list[float]", operation["root_box"]))
+            root = roots.get(cast(int, operation["media"]))
+            found += [cut.iou(box) for index, box in evidence if index == root]
+    return max(found, default=None)
 
 
 def taxonomy(records: Sequence[Record]) -> dict[str, int]:

@@ -190,6 +190,9 @@ def print_metrics(metrics: Mapping[str, Json]) -> None:
     unusual = {end: count for end, count in ends.items() if end != "answered"}
     if unusual:
         click.echo("ended     " + ", ".join(f"{count} {end}" for end, count in unusual.items()))
+    overlap = cast("dict[str, dict[str, Json]]", metrics["metrics"]).get("crop_iou")
+    if overlap:
+        click.echo(f"crops     overlap what is asked about by {overlap['value']:.2f} in the median of {overlap['n']}")
     kinds = cast("dict[str, int]", metrics["operation_errors"])
     if kinds:
         click.echo("op errors " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))

@@ -12,6 +12,7 @@ NAMES = {
     "rapr_successful": "RaPR, successful",
     "op_error_rate": "Op-error rate",
     "episodes_with_op_error": "Episodes with an op error",
+    "crop_iou": "Crop IoU, median",
     "operations": "Operations",
     "turns": "Turns",
     "images": "Images",

@@ -48,10 +48,11 @@ its pixel budgets and limits:
 ## Results
 
 Test splits, of whose pictures none was trained on; greedy decoding; per cent with 95 % intervals. `{hard}` are the
-questions whose answer an overview does not show; RaPR is the share of episodes with at least one operation.
+questions whose answer an overview does not show; RaPR is the share of episodes with at least one operation; the crop
+IoU is the median overlap of a crop with what the question asks about, 1 where they are the same.
 
-| task | n | metric | all | `{hard}` | RaPR | op-error rate |
-|---|---|---|---|---|---|---|
+| task | n | metric | all | `{hard}` | RaPR | op-error rate | crop IoU |
+|---|---|---|---|---|---|---|---|
 {rows}
 """
 Figures = Mapping[str, Mapping[str, Json]]
@@ -82,7 +83,8 @@ def _row(task: str, metrics: Mapping[str, Json]) -> str:
     primary, whole = str(metrics["primary"]), cast(Figures, metrics["metrics"])
     hard = cast("Mapping[str, Figures]", metrics["slices"]).get(HARD, {})
     cells = [whole[primary], hard.get(primary), whole["rapr"], whole["op_error_rate"]]
-    shown = " | ".join(map(_shown, cells))
+    overlap = whole["crop_iou"]["value"] if "crop_iou" in whole else None
+    shown = " | ".join([*map(_shown, cells), "-" if overlap is None else f"{cast(float, overlap):.2f}"])
     return f"| {task} | {metrics['n']} | {primary} | {shown} |"
 
 
