@@ -17,7 +17,7 @@ VENV_VLLM ?= .venv-vllm
 
 VENV_RAY ?= .venv-ray
 
-.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-harness bench-startup bench-compare bench-report bench-sft check format clean
+.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-lmms bench-harness bench-startup bench-compare bench-report bench-sft check format clean
 
 setup: $(VENV)/.ready
 
@@ -96,6 +96,10 @@ bench-engine bench-harness bench-startup bench-compare bench-report: bench-%: se
 # The client of a server alone, and against lmms-eval's.
 bench-client: $(VENV_LMMS)/.ready
 	OMP_NUM_THREADS=1 $(VENV_LMMS)/bin/python -W ignore tests/benchmarks/bench_client.py $(if $(JSON),--json $(JSON)/client.json)
+
+# The same questions through lmms-eval and through ours.
+bench-lmms: $(VENV_LMMS)/.ready
+	OMP_NUM_THREADS=1 $(VENV_LMMS)/bin/python -W ignore tests/benchmarks/bench_lmms.py $(if $(JSON),--json $(JSON)/lmms.json)
 
 bench-sft: $(VENV_TRL)/.ready
 	OMP_NUM_THREADS=1 $(VENV_TRL)/bin/python tests/benchmarks/bench_sft.py
