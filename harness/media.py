@@ -100,7 +100,7 @@ def inside(folder: Path, relative: str) -> Path:
     root = folder.resolve()
     try:
         path = (root / relative).resolve()
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
         raise DataError(f"media path {relative!r} in {folder} cannot be used: {error}") from None
     if not path.is_relative_to(root):
         raise DataError(f"media path {relative!r} leaves the dataset folder {folder}; fix the row or move the file")

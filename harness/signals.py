@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+TERMINATED = 128 + signal.SIGTERM
 
 
 class Drain:
@@ -56,3 +58,23 @@ class Drain:
         sys.stderr.write(f"{self.say(self.number)}\n")
         sys.stderr.flush()
         os._exit(128 + self.number)
+
+
+@contextmanager
+def stoppable(message: str) -> Iterator[None]:
+    """While it is entered, SIGTERM ends the process as an exception does; either signal is answered with a message."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _end) if main else None
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, KeyboardInterrupt) or stop.code == TERMINATED:
+            sys.stderr.write(f"\n{message}\n")
+        raise
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)

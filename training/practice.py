@@ -239,19 +239,12 @@ def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> P
     setting = resolve([("prh.json", defaults)], 0)
     accelerator = new_accelerator(mixed_precision=config.precision, cpu=True)
     learner = Learner(accelerator, engine.module, config.optim, config.steps)
-    found = checkpoints.latest(out)
-    first = 0
-    if found:
-        load_weights(accelerator.unwrap_model(learner.model), found[1], "float32")
-        first = checkpoints.load_states(found[1] / checkpoints.STATE, learner.optimizers)
-        checkpoints.trim_log(out, first)
+    first = _go_on(learner, out)
+    if first:
         say(f"going on after step {first}")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        checkpoints.trim_log(out, 0)
     probe = Probe(config, engine, setting)
     feed = PracticeFeed(Pool(config, engine, setting), engine, config)
-    start, began, losses = time.process_time(), first, deque[float](maxlen=100)
+    start, losses = time.process_time(), deque[float](maxlen=100)
     for step, batches in enumerate(feed.steps(first, config.steps), first):
         learner.slow_tower(config.stage(step).tower)
         made = learner.update(step, batches)
@@ -262,13 +255,23 @@ def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> P
             cpu = time.process_time() - start
             row: dict[str, Json] = {"step": done, "cpu_seconds": cpu, "loss": sum(losses) / len(losses), **seen}
             checkpoints.append_log(out, row)
-            shown = "  ".join(
-                f"{key.replace('-mini', '').replace('-complex', '')} {value:.2f}" for key, value in seen.items()
-            )
-            say(f"step {done}  cpu {cpu:.0f} s ({cpu / (done - began):.3f} a step)  loss {row['loss']:.3f}  {shown}")
+            shown = "  ".join(f"{key} {value:.2f}" for key, value in seen.items())
+            say(f"step {done}  cpu {cpu:.0f} s ({cpu / (done - first):.3f} a step)  loss {row['loss']:.3f}  {shown}")
         if done % config.save == 0 or done == config.steps:
             _save(config, out, engine, learner, defaults, done)
     return checkpoints.place(out, config.steps)
+
+
+def _go_on(learner: Learner, out: Path) -> int:
+    """Take up the last checkpoint there is; the steps that are done. Raises PrhError."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = checkpoints.latest(out)
+    first = 0
+    if found:
+        load_weights(learner.accelerator.unwrap_model(learner.model), found[1], "float32")
+        first = checkpoints.load_states(found[1] / checkpoints.STATE, learner.optimizers)
+    checkpoints.trim_log(out, first)
+    return first
 
 
 def _save(

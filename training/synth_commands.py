@@ -12,6 +12,7 @@ import click
 
 from ..harness.errors import UsageError
 from ..harness.record import Record
+from ..harness.signals import stoppable
 from ..harness.terminal import safe, table
 from .config import override, read_recipe
 from .export import FILE, export
@@ -113,12 +114,8 @@ def synth_command(
         raise UsageError("say with --out where the trajectories go, such as --out runs/lessons")
     command = ["prh", *sys.argv[1:]]
     order = Order(recipe, root, out or Path("runs/lessons"), concurrency, estimate, command)
-    try:
-        with notices():
-            made = synthesise(order, Progress())
-    except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on where it ended", err=True)
-        raise
+    with stoppable("stopped; the same command goes on where it ended"), notices():
+        made = synthesise(order, Progress())
     if not estimate:
         print_yield(made)
 

@@ -14,6 +14,7 @@ import click
 from tqdm import tqdm
 
 from ..harness.errors import Prerequisite, UsageError
+from ..harness.signals import stoppable
 from ..harness.terminal import safe
 from ..harness.types import Json
 from .config import SftConfig, build, override, read_recipe, recipe_files
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .loop import Training
 
 LINE_SECONDS = 10.0
+STOPPED = "stopped; the same command goes on after the last checkpoint"
 PARTS = ("base", "warm", "sft")
 
 
@@ -59,7 +61,7 @@ def sft_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | None
     read = build(SftConfig, override(values, [*sets, *_evaluated(tasks, eval_every)]))
     with installed():
         from . import sft
-    with going_on():
+    with stoppable(STOPPED), notices():
         sft.train(read, out, root, Screen)
 
 
@@ -72,7 +74,7 @@ def grpo_command(config: str, out: Path, sets: tuple[str, ...], tasks: str | Non
     os.environ.setdefault(*FEW_SHAPES)
     with installed():
         from . import grpo
-    with going_on(", with what was sampled"):
+    with stoppable(f"{STOPPED}, with what was sampled"), notices():
         grpo.train(read, out, root, RoundScreen)
 
 
@@ -83,17 +85,6 @@ def installed() -> Iterator[None]:
         yield
     except ImportError as error:
         raise Prerequisite(f"training needs {error.name}, which is not installed: pip install 'prh[train]'") from None
-
-
-@contextmanager
-def going_on(kept: str = "") -> Iterator[None]:
-    """Tells who stops a training how it goes on."""
-    try:
-        with notices():
-            yield
-    except KeyboardInterrupt:
-        click.echo(f"\nstopped; the same command goes on after the last checkpoint{kept}", err=True)
-        raise
 
 
 def _evaluated(tasks: str | None, every: int | None) -> list[str]:
@@ -114,7 +105,8 @@ def tiny_command(out: Path, recipe: str, until: str, sets: tuple[str, ...]) -> N
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with installed():
         from . import tiny
-    made = tiny.make(build(tiny.TinyConfig, override(values, sets)), out, until, click.echo, Screen)
+    with stoppable(STOPPED):
+        made = tiny.make(build(tiny.TinyConfig, override(values, sets)), out, until, click.echo, Screen)
     click.echo(f"wrote {made}")
     click.echo(f"next  prh eval --model {made} --task vstar-mini")
 

@@ -106,12 +106,13 @@ def test_no_bytes_can_do_more_than_a_data_error(noise: bytes, cut: int) -> None:
         assert mode == "RGB"
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "link.png", "nul\0.png"])
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "link.png", "circle.png", "nul\0.png"])
 def test_a_path_never_leaves_its_folder(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     (tmp_path / "secret.png").write_bytes(save(photo(), "PNG"))
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (folder / "circle.png").symlink_to("circle.png")
     with pytest.raises(DataError):
         inside(folder, name)
 
