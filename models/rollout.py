@@ -49,10 +49,12 @@ class Synchronised:
     Attributes:
         version: of the weights, 0 for those it was opened with.
         versions: which version drew each turn of each conversation that has not been released.
+        vision_ids: ids that only an image may bring into a conversation, where the engine knows them.
     """
 
     def __init__(self, engine: Engine, holder: Holder) -> None:
         self.caps: Caps = engine.caps
+        self.vision_ids: frozenset[int] = getattr(engine, "vision_ids", frozenset())
         self.version = 0
         self.versions: dict[str, list[int]] = {}
         self._engine = engine

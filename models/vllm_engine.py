@@ -16,7 +16,7 @@ import itertools
 import time
 import zlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -35,6 +35,8 @@ from .vllm_settings import Settings, engine_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+    from .rollout import Synchronised
 
 INSTALL = (
     "the engine vllm needs the package vllm, in an environment of its own: `pip install 'prh[vllm]'` there, "
@@ -145,6 +147,11 @@ class VLLMEngine:
         self._settings = settings
         self._notes = dict(notes)
         self._numbers = itertools.count(1)
+
+    @property
+    def vision_ids(self) -> frozenset[int]:
+        """Ids that only an image may bring into a conversation."""
+        return frozenset(self.speech.processor.vision_ids)
 
     def fit(self, size: Size, budget: Span) -> Size:
         """The size within the budget; a family other than Qwen-VL then resizes in its own way."""
@@ -286,6 +293,21 @@ class VLLMFactory:
         if checkpoint.adapter is not None:
             engine.adapter = lora_request("adapter", 1, str(checkpoint.adapter))
         return engine
+
+    def versioned(self, model: str, options: EngineOptions, lora_rank: int) -> Synchronised:
+        """The same for a trainer: weights that come in versions, and a GPU that is shared with the learner.
+
+        Args:
+            lora_rank: of the adapters that will come, 0 where whole weights do.
+
+        Raises:
+            ModelError, UsageError, Prerequisite: as ``open``.
+        """
+        from .rollout import InProcess, Synchronised
+
+        extra = {"sleep": "true", "lora_rank": str(lora_rank), **options.extra}
+        engine = self.open(model, replace(options, extra=extra))
+        return Synchronised(engine, InProcess(engine))
 
 
 def vllm_version() -> str:

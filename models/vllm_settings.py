@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..harness.engine import EngineOptions
 from ..harness.errors import ModelError, UsageError
+from ..harness.types import Json
 from .checkpoint import ADAPTER, Checkpoint, read_object
 from .loading import DTYPES
 from .options import number, read_options
@@ -30,6 +31,7 @@ class Settings:
         rows: most conversations in a step.
         eager: without compiling or graphs: slower, but it starts at once.
         sleep: whether weights and cache can be put aside, as a trainer on the same GPU needs.
+        lora_rank: the highest of adapters that come later; 0 where none does.
     """
 
     tensor_parallel: int = 1
@@ -40,6 +42,7 @@ class Settings:
     rows: int = 0
     eager: bool = False
     sleep: bool = False
+    lora_rank: int = 0
 
     @classmethod
     def read(cls, extra: Mapping[str, str]) -> Settings:
@@ -95,13 +98,19 @@ def engine_arguments(checkpoint: Checkpoint, options: EngineOptions, settings: S
     arguments |= {"max_num_seqs": settings.rows} if settings.rows else {}
     if checkpoint.adapter is not None:
         arguments |= {"enable_lora": True, "max_lora_rank": lora_rank(checkpoint.adapter)}
+    elif settings.lora_rank:
+        arguments |= {"enable_lora": True, "max_lora_rank": fitting(settings.lora_rank, "engine.lora_rank")}
     return arguments
 
 
 def lora_rank(adapter: Path) -> int:
     """The least rank that vLLM knows and the adapter fits in. Raises ModelError."""
-    rank = read_object(adapter / ADAPTER).get("r")
-    fitting = [known for known in RANKS if isinstance(rank, int) and known >= rank > 0]
-    if not fitting:
-        raise ModelError(f"{adapter / ADAPTER}: the rank {rank!r} cannot be served by vLLM: at most {RANKS[-1]}")
-    return fitting[0]
+    return fitting(read_object(adapter / ADAPTER).get("r"), str(adapter / ADAPTER))
+
+
+def fitting(rank: Json, where: str) -> int:
+    """The least rank that vLLM knows and this one fits in. Raises ModelError."""
+    found = [known for known in RANKS if isinstance(rank, int) and known >= rank > 0]
+    if not found:
+        raise ModelError(f"{where}: the rank {rank!r} cannot be served by vLLM: at most {RANKS[-1]}")
+    return found[0]

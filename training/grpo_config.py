@@ -57,6 +57,8 @@ class RolloutPart:
         batch: rollouts that run at once on a process; ``concurrency`` that are under way.
         profile: how answers are read.
         max_error_share: share of rollouts that may end in errors before the training ends.
+        engine: another engine to sample from, in this process: ``vllm``, with its ``options``; empty for the one that
+            is trained. It takes the weights from files, and is put aside while the learner works.
         copy: whether to sample from a copy of the weights, of ``dtype``; weights that are sharded always are copied.
         keep: how many rounds' rollouts stay on the disk; 0 for all.
     """
@@ -71,6 +73,8 @@ class RolloutPart:
     concurrency: int = 24
     profile: str = "strict"
     max_error_share: float = 0.05
+    engine: str = ""
+    options: Mapping[str, Json] = field(default_factory=dict)
     copy: bool = False
     dtype: str = "auto"
     keep: int = 0
@@ -86,6 +90,8 @@ class RolloutPart:
         if self.top_p != 1:
             message = "a ratio of probabilities needs those of all tokens, which top-p takes from some"
             raise UsageError(f"rollout.top_p must be 1, not {self.top_p}: {message}")
+        if self.engine and self.copy:
+            raise UsageError("rollout.copy is for the engine that is trained; leave it out with rollout.engine")
         if not 0 <= self.max_error_share <= 1:
             raise UsageError(f"rollout.max_error_share must be a share from 0 to 1, not {self.max_error_share}")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -23,16 +25,14 @@ from .batches import Batch, step_seed
 from .compose import Composer, Library, by_row
 from .grpo_training import Ended, GrpoTraining, Sampled, State
 from .lean import Lean, lean
-from .learner import whole
 from .loop import Work
 from .policy import PolicyLearner, PolicyUpdate, Voice
 from .questions import Stream
 from .replay import Entry, Store
-from .rollouts import Rollouts, Round, Sampler, Speaker, check_whole
+from .rollouts import Drawn, Rollouts, Round, Sampler, check_whole
 from .rounds import Judged, Jury, entries, plan, tell, trim
-from .trainable import open_trainable
+from .speaking import Apart, Own, Speaking
 from .watcher import Watcher
-from .weights import ready
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,8 +51,9 @@ class GrpoRun(Work[GrpoTraining]):
         super().__init__(training, watcher, trackers)
         config = training.config
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.rollouts = Rollouts(config, training.questions, training.out, rank, world)
-        self.speaker = self._speaker()
+        self.runner = asyncio.Runner()
+        self.rollouts = Rollouts(config, training.questions, training.out, rank, world, self.runner.run)
+        self.speaking = self._speaking()
         self.sampler = Sampler(self.speaker, deterministic=config.train.deterministic)
         self.jury = Jury(config, training.reward, self.speaker.vision_ids)
         self.stream = Stream(training.questions, config.train.seed)
@@ -86,37 +87,23 @@ class GrpoRun(Work[GrpoTraining]):
         """The learner of what pays."""
         return cast(PolicyLearner, self.learner)
 
-    def _speaker(self) -> Speaker:
-        """The engine that samples: that of the training, or one with a whole copy of the weights."""
+    def _speaking(self) -> Speaking:
         config = self.training.config
-        if not (self.learner.sharded or config.rollout.copy):
-            return self.training.engine
-        batch = 1 if config.train.deterministic else config.rollout.batch
-        engine, _ = open_trainable(config.model.base, config.rollout.dtype, config.model.attention, batch=batch)
-        ready(engine.module, config)
-        return cast(Speaker, engine)
+        if not config.rollout.engine:
+            return Own(self.training, self.policy, main=self.main)
+        if self.several or config.train.deterministic:
+            reason = "one process" if self.several else "the trained engine, since `deterministic` empties its caches"
+            raise UsageError(f"rollout.engine {config.rollout.engine!r} cannot be used here: this needs {reason}")
+        return Apart(self.training, partial(self._write, resumable=False), self.runner.run)
+
+    @property
+    def speaker(self) -> Drawn:
+        """The engine that samples."""
+        return self.speaking.engine
 
     def _sync(self) -> None:
         """Let the engine speak with the weights as they are; every process must take part."""
-        self.learner.model.train(mode=False)
-        if self.speaker is not self.training.engine:
-            self._copy_weights()
-        self.speaker.module.train(mode=False)
-        self.speaker.forget()
-
-    @torch.no_grad()
-    def _copy_weights(self) -> None:
-        own = self.speaker.module.state_dict()
-        if self.learner.driven:  # written to DeepSpeed's interface, and not tried: the main process alone has them
-            held = self.learner.weights()
-            for name, value in own.items():
-                if self.main:
-                    value.copy_(held[name])
-                torch.distributed.broadcast(value, 0)
-            return
-        prefix = "module." if any(name.startswith("module.") for name in self.learner.model.state_dict()) else ""
-        for name, value in self.learner.model.state_dict().items():
-            own[name.removeprefix(prefix)].copy_(whole(value))
+        self.speaking.sync(self.step)
 
     # -- to the end ------------------------------------------------------------------------------
 
@@ -131,6 +118,9 @@ class GrpoRun(Work[GrpoTraining]):
                 self._round()
         except Ended as end:
             self._stop(end)
+        finally:
+            self.speaking.close()
+            self.runner.close()
         training.engine.module.train(mode=False)
         if self.accelerator.trackers:
             self.accelerator.end_training()
@@ -170,6 +160,7 @@ class GrpoRun(Work[GrpoTraining]):
         start = time.perf_counter()
         self.library.turn_to(state.round)
         sampled = self._sampled()
+        self.speaking.rest()
         # The store as it was stays until the round is done: whoever goes on amid it plans it again.
         store = copy.deepcopy(self.store)
         updates = plan(sampled.judged, sampled.wanted, store, config)

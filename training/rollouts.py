@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from ..harness.engine import Caps, Engine, Turn, TurnSpec
 from ..harness.errors import StoreError, UsageError
@@ -36,14 +36,18 @@ from .trainable import Trainable
 FOLDER = "rollouts"
 
 
-class Speaker(Trainable, Engine, Protocol):
-    """An engine whose model is trained and speaks.
+class Drawn(Engine, Protocol):
+    """An engine from which rollouts are drawn.
 
     Attributes:
         vision_ids: ids that only an image may bring into a conversation.
     """
 
     vision_ids: frozenset[int]
+
+
+class Speaker(Trainable, Drawn, Protocol):
+    """An engine whose model is trained and speaks."""
 
     def forget(self) -> None:
         """Forget what was read before the weights changed."""
@@ -56,15 +60,17 @@ class Sampler:
     Attributes:
         engine: what speaks.
         banned: ids that are never drawn.
+
+    Args:
         deterministic: whether every rollout begins with empty caches, so that none depends on what ran before it.
     """
 
-    def __init__(self, engine: Speaker, *, deterministic: bool = False) -> None:
+    def __init__(self, engine: Drawn, *, deterministic: bool = False) -> None:
         if not engine.caps.token_ids or not engine.caps.logprobs:
             raise UsageError("rollouts need an engine that gives token ids and log-probabilities, turn after turn")
         self.engine = engine
         self.banned = tuple(sorted(engine.vision_ids))
-        self.deterministic = deterministic
+        self._forget = cast(Speaker, engine).forget if deterministic else None
         self.caps: Caps = engine.caps
         self.fingerprint = engine.fingerprint
 
@@ -76,8 +82,8 @@ class Sampler:
 
     async def release(self, conversation: Conversation) -> None:
         await self.engine.release(conversation)
-        if self.deterministic:
-            self.engine.forget()
+        if self._forget:
+            self._forget()
 
     def describe(self) -> Mapping[str, Json]:
         return self.engine.describe()
@@ -107,6 +113,7 @@ class Rollouts:
     Attributes:
         out: the training's folder.
         rank, world: this process among those that sample.
+        run: runs on an event loop; an engine may hold on to the one on which it was first asked.
     """
 
     def __init__(
@@ -116,9 +123,11 @@ class Rollouts:
         out: Path,
         rank: int = 0,
         world: int = 1,
+        run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
     ) -> None:
         self.config, self.questions, self.out = config, questions, out
         self.rank, self.world = rank, world
+        self._on_loop = run
 
     def folder(self, number: int, task: str) -> Path:
         """The run of a round's rollouts of one task."""
@@ -190,7 +199,7 @@ class Rollouts:
         jobs = {task: self._missing(wanted, task) for task in _by_task(wanted.queries)}
         jobs = {task: rows for task, rows in jobs.items() if rows}
         if jobs:
-            asyncio.run(self._run(wanted, jobs, engine))
+            self._on_loop(self._run(wanted, jobs, engine))
         return sum(map(len, jobs.values()))
 
     def _missing(self, wanted: Round, task: str) -> list[Job]:

@@ -1,7 +1,7 @@
 """A vLLM that believes nothing: it takes only what the recorded interface names, and runs a tiny checkpoint for real.
 
 Placeholders are expanded the way vLLM expands them: from left to right, whatever looks like one. Tokens come from one
-forward over everything for each of them, without a cache, in transformers' own classes.
+forward over everything for each of them, without a cache, in transformers' own classes. Nothing is drawn asleep.
 """
 
 import asyncio
@@ -84,6 +84,7 @@ class Llm:
     errored: bool = False
     running: Counter = field(default_factory=Counter)
     closed: int = 0
+    asleep: bool = False
     hold: asyncio.Event | None = None
 
     def __post_init__(self):
@@ -97,6 +98,7 @@ class Llm:
         known({**INTERFACE["prompt_options"], **INTERFACE["tokens_prompt"]}, prompt)
         assert isinstance(sampling_params, SamplingParams)
         assert not self.running[request_id], "a reused id aborts its holder"
+        assert not self.asleep
         self.running[request_id] += 1
         self.prompts.append(prompt)
         self.requests.append((request_id, sampling_params, given))
@@ -155,6 +157,7 @@ class Llm:
             inputs = {"pixel_values": torch.cat([torch.from_numpy(one) for one in made])}
             inputs["image_grid_thw"] = torch.tensor(grids)
         drawn, logprobs = [], []
+        generator = torch.Generator().manual_seed(params.seed or 0)
         while True:
             whole = torch.tensor([[*ids, *drawn]])
             kinds = (whole == self.model.config.image_token_id).int()
@@ -163,8 +166,9 @@ class Llm:
             logits = logits.clone()
             for number, bias in (params.logit_bias or {}).items():
                 logits[number] += bias
-            law = logits.double().log_softmax(-1)
-            drawn.append(int(law.argmax()))
+            law = (logits.double() / (params.temperature or 1)).log_softmax(-1)
+            warm = params.temperature > 0
+            drawn.append(int(torch.multinomial(law.exp(), 1, generator=generator) if warm else law.argmax()))
             logprobs.append(float(law[drawn[-1]]))
             if self._ends(drawn, params) or len(drawn) >= params.max_tokens:
                 return drawn, logprobs
@@ -184,6 +188,10 @@ class Llm:
             known(INTERFACE["methods"][name], given)
             assert len(args) + len(given) <= len(INTERFACE["methods"][name])
             self.calls.append((name, args, given))
+            if name in ("sleep", "wake_up"):
+                self.asleep = name == "sleep"
+            if args == ("reload_weights",) and (Path(given["kwargs"]["weights_path"]) / "config.json").is_file():
+                self.model = model_of.__wrapped__(Path(given["kwargs"]["weights_path"]))
             return True
 
         return called

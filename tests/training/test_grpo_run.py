@@ -145,8 +145,10 @@ def test_it_learns_what_pays(tmp_path):
     assert rows[0]["reward"] < 0.6
     assert np.mean([row["reward"] for row in rows[-3:]]) > 0.75
     assert rows[0]["reward.even"] == rows[0]["reward"]
-    assert all(row["logprob_gap"] < 1e-5 for row in rows)
-    assert all(0 <= row["clip_share"] < 0.5 and row["entropy"] > 0 for row in rows)
+    learned = [row for row in rows if row["rows"]]  # at the end some rounds have nothing but even ids
+    assert len(learned) > 9
+    assert max(row["logprob_gap"] for row in learned) < 1e-5
+    assert all(0 <= row["clip_share"] < 0.5 and row["entropy"] > 0 for row in learned)
 
 
 @pytest.mark.parametrize("variant", ["loss.kind=gspo", "advantage.scale=std", "replay.fill=1.0"])
@@ -270,9 +272,11 @@ def test_after_updates_the_engine_says_what_the_learner_would(tmp_path, variant,
     moved = 0
     for seed in range(5):
         talk = support.conversation(f"c{seed}")
+        support.say(talk, "system", "Look.")
         support.say(talk, "user", support.noise((84, 56), seed), f"What is it, {seed}?")
         (said,) = support.turns(run_.speaker, [(talk, spec(run_.speaker))])
         prompt = support.prompt_ids(base, talk, 28)
+        assert prompt == list(run_.training.engine.encode(talk).ids)
         support.reply(talk, said)
         logits = support.full_logits(base, talk, [*prompt, *said.ids], module)[len(prompt) - 1 : -1]
         greedy = logits.index_fill(-1, torch.tensor(sorted(run_.speaker.vision_ids)), float("-inf")).argmax(-1)
