@@ -35,6 +35,12 @@ FILES = "files.json"
 SHIPPED = Path(__file__).parent / "shipped"
 # Which of the trained checkpoints `tiny` means: the first that is there.
 BEST = ("tiny-sft", "tiny-warm", "tiny-base")
+ABOUT = {
+    "tiny-base": "sees, reads and answers; never taught to look closer",
+    "tiny-warm": "a short training on trajectories: where reinforcement begins",
+    "tiny-sft": "trained on trajectories to the end",
+    "tiny-init": "the same with random weights",
+}
 SPREAD = 0.08
 CONTEXT = 4096
 CELL = 28
@@ -270,6 +276,13 @@ def whole(folder: Path) -> bool:
 def shipped() -> dict[str, Path]:
     """The trained checkpoints that come with this package, by name."""
     return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("tiny-*/config.json"))}
+
+
+def summaries() -> dict[str, str]:
+    """A line about each embedded checkpoint."""
+    best = next((name for name in BEST if name in shipped()), "tiny-init")
+    about = {name: text for name, text in ABOUT.items() if name in EMBEDDED}
+    return {"tiny": f"embedded synthetic miniature of Qwen2.5-VL, 1.6 M parameters; here {best}", **about}
 
 
 def _embedded() -> dict[str, Callable[[], Path]]:

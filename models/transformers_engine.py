@@ -36,6 +36,7 @@ from .processor import (
 from .render import Renderer
 from .saving import save_checkpoint
 from .speech import end_tokens, rope_places, vocabulary
+from .tiny import summaries
 from .visual import Processor
 
 if TYPE_CHECKING:
@@ -172,9 +173,7 @@ class TransformersFactory:
     """Opens checkpoints: embedded names, folders, adapters and hub ids."""
 
     summary = "a Hugging Face checkpoint in this process (torch)"
-    models: Mapping[str, str] = MappingProxyType(
-        {"tiny": "embedded: real Qwen2.5-VL classes at 1.6 M parameters, a synthetic miniature, untrained"}
-    )
+    models: Mapping[str, str] = MappingProxyType(summaries())
 
     def accepts(self, model: str) -> bool:
         """Whether the name can be a checkpoint."""
