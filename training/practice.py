@@ -49,6 +49,8 @@ class Stage:
     Attributes:
         mix: how often overviews, close-ups and attempts of each task are met, as ``{"vstar-mini/overview": 2.0}``.
         batch: pictures a step, overviews and close-ups; 0 for as many as otherwise.
+        fresh: pictures drawn anew each step; 0 for as many as otherwise. What has been met too often is learned by
+            heart: with one a step and 32 to a batch, the loss falls and nothing else rises.
         tower: share of the rate at which the vision tower learns. Of a tower that sees already, 0 at first: what
             comes back from a language model that knows nothing yet is noise, and every update is as large as any.
     """
@@ -57,6 +59,7 @@ class Stage:
     mix: Mapping[str, Json]
     tower: float = 1.0
     batch: int = 0
+    fresh: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,24 @@ class PracticeConfig:
             if step < stage.steps:
                 return stage
             step -= stage.steps
+        return self.stages[-1]
+
+    def last(self, step: int) -> int:
+        """How many pictures have been drawn when a step, from 0, is taken, the first pool apart."""
+        total = 0
+        for stage in self.stages:
+            taken = max(0, min(step + 1, stage.steps))
+            total += taken * (stage.fresh or self.fresh)
+            step -= stage.steps
+        return total
+
+    def drawing(self, number: int) -> Stage:
+        """The stage in which a picture, from 0 after the first pool, is drawn."""
+        for stage in self.stages:
+            count = stage.steps * (stage.fresh or self.fresh)
+            if number < count:
+                return stage
+            number -= count
         return self.stages[-1]
 
     @property
@@ -158,7 +179,7 @@ class Pool:
 
     def _name(self, number: int) -> str:
         """The task that the picture of this number is of: as often as its drills are met in that stage."""
-        mix = self.config.stage(number // self.config.fresh).mix
+        mix = self.config.drawing(number).mix
         weights: dict[str, float] = defaultdict(float)
         for key, weight in mix.items():
             weights[key.split("/")[0]] += float(cast(float, weight))
@@ -167,7 +188,7 @@ class Pool:
 
     def advance(self, step: int) -> None:
         """Draw what a step, from 0, needs that is not there yet, and let go of what is too old."""
-        last = self.config.pool + (step + 1) * self.config.fresh
+        last = self.config.pool + self.config.last(step)
         first = last - self.config.pool
         while self._number < last:
             name = self._name(max(0, self._number - self.config.pool))
