@@ -158,7 +158,7 @@ class Learner:
         prepared = accelerator.prepare(module, *made)
         self.model: torch.nn.Module = prepared[0]
         self.optimizers: list[torch.optim.Optimizer] = list(prepared[1:])
-        self._tower = 1.0
+        self._pace = self._tower = 1.0
         self._peaks = [[float(group["lr"]) for group in one.param_groups] for one in self.optimizers]
 
     @property
@@ -230,15 +230,18 @@ class Learner:
             return None
         return float(whole(norm)) if isinstance(norm, torch.Tensor) else float(norm)
 
-    def slow_tower(self, share: float) -> None:
-        """Let the vision tower learn at a share of the rate from now on; at 0 it stays as it is, and costs less."""
-        self._tower = share
+    def pace(self, rate: float, share: float) -> None:
+        """Learn at so many times the rate from now on, and the vision tower at a share of it.
+
+        At a share of 0 the tower stays as it is, and costs less.
+        """
+        self._pace, self._tower = rate, share
         for name, weight in self.model.named_parameters():
             if TOWER in name:
                 weight.requires_grad = share > 0
 
     def _set_rate(self, step: int) -> None:
-        share = self.how.rate(step, self.steps)
+        share = self.how.rate(step, self.steps) * self._pace
         for one, peaks in zip(self.optimizers, self._peaks, strict=True):
             for group, peak in zip(one.param_groups, peaks, strict=True):
                 group["lr"] = peak * share * (self._tower if group["tower"] else 1.0)
