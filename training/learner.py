@@ -240,6 +240,11 @@ class Learner:
             if TOWER in name:
                 weight.requires_grad = share > 0
 
+    def forget(self) -> None:
+        """Go on with optimizers that remember nothing of the steps before."""
+        for one in self.optimizers:
+            one.state.clear()
+
     def _set_rate(self, step: int) -> None:
         share = self.how.rate(step, self.steps) * self._pace
         for one, peaks in zip(self.optimizers, self._peaks, strict=True):

@@ -50,6 +50,7 @@ class Stage:
         mix: how often overviews, close-ups and attempts of each task are met, as ``{"vstar-mini/overview": 2.0}``.
         batch: pictures a step, overviews and close-ups; 0 for as many as otherwise.
         rate: how many times the rate that the schedule says.
+        anew: whether it begins with optimizers that remember nothing of the stages before.
         fresh: pictures drawn anew each step; 0 for as many as otherwise. What has been met too often is learned by
             heart: with one a step and 32 to a batch, the loss falls and nothing else rises.
         tower: share of the rate at which the vision tower learns. Of a tower that sees already, 0 at first: what
@@ -60,6 +61,7 @@ class Stage:
     mix: Mapping[str, Json]
     tower: float = 1.0
     rate: float = 1.0
+    anew: bool = False
     batch: int = 0
     fresh: int = 0
 
@@ -269,7 +271,10 @@ def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> P
     feed = PracticeFeed(Pool(config, engine, setting), engine, config)
     start, losses = time.process_time(), deque[float](maxlen=100)
     for step, batches in enumerate(feed.steps(first, config.steps), first):
-        learner.pace(config.stage(step).rate, config.stage(step).tower)
+        stage = config.stage(step)
+        learner.pace(stage.rate, stage.tower)
+        if stage.anew and (not step or config.stage(step - 1) is not stage):
+            learner.forget()
         made = learner.update(step, batches)
         losses.append(made.loss)
         done = step + 1
