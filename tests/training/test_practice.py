@@ -1,10 +1,13 @@
 """The making of a checkpoint from nothing: towers that learn to see, drills that go on where they ended."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from prh.harness.errors import UsageError
 from prh.harness.settings import resolve
 from prh.harness.task import Mark
@@ -109,13 +112,47 @@ def test_sight_changes_the_tower_alone(tmp_path):
     assert all("visual" in name for name in changed)
 
 
-def test_practice_goes_on_to_the_same_weights(tmp_path):
-    whole = practise(PRACTICE, tmp_path / "whole", lambda _: None)
+STAGES = (Stage(3, MIX, tower=0.0), Stage(3, MIX, rate=0.5, anew=True, fresh=2))
+
+
+@pytest.mark.parametrize("stages", [PRACTICE.stages, STAGES])
+def test_practice_goes_on_to_the_same_weights(stages, tmp_path):
+    config = replace(PRACTICE, stages=stages)
+    whole = practise(config, tmp_path / "whole", lambda _: None)
     with pytest.raises(Ended):
-        practise(PRACTICE, tmp_path / "cut", ending("step 6"))
+        practise(config, tmp_path / "cut", ending("step 6"))
     assert checkpoints.latest(tmp_path / "cut")[0] == 3
-    assert weights(practise(PRACTICE, tmp_path / "cut", lambda _: None)) == weights(whole)
+    assert weights(practise(config, tmp_path / "cut", lambda _: None)) == weights(whole)
     assert steps(tmp_path / "cut") == steps(tmp_path / "whole") == [3, 6]
+
+
+def test_a_stage_that_begins_anew_does_not_depend_on_what_optimizers_remember(tmp_path):
+    made = {}
+    for anew in (False, True):
+        config = replace(PRACTICE, stages=(STAGES[0], replace(STAGES[1], anew=anew)))
+        for kept in (False, True):
+            out = tmp_path / f"{anew}-{kept}"
+            with pytest.raises(Ended):
+                practise(config, out, ending("step 6"))
+            step, folder = checkpoints.latest(out)
+            if not kept:
+                checkpoints.save_states(folder / checkpoints.STATE, [], step)
+            made[anew, kept] = weights(practise(config, out, lambda _: None))
+    assert made[True, True] == made[True, False]
+    assert made[False, True] != made[False, False]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), min_size=1, max_size=5), st.integers(1, 4))
+def test_pictures_are_drawn_for_the_stage_that_needs_them(sizes, fresh):
+    stages = tuple(Stage(steps, MIX, fresh=own) for steps, own in sizes)
+    config = replace(PRACTICE, stages=stages, fresh=fresh)
+    drawn = 0
+    for step in range(config.steps):
+        stage = config.stage(step)
+        for number in range(drawn, config.last(step)):
+            assert config.drawing(number) is stage
+        assert config.last(step) - drawn == (stage.fresh or fresh)
+        drawn = config.last(step)
 
 
 def test_what_a_step_learns_from_does_not_depend_on_where_it_began():
