@@ -24,6 +24,8 @@ Gate = Literal[
     "unreadable", "evaluated", "evidence", "unfit", "teacher", "early-answer", "performed", "unseen", "answer"
 ]
 # What stands in a conversation for itself and may not be said by anyone.
+# Where something is says nothing of what it shows.
+BOXES = re.compile(r"\[(?:\d+(?:\.\d+)?, ){3}\d+(?:\.\d+)?\]")
 FORBIDDEN = re.compile(r"</?tool_call>|<\|[a-z_]+\|>|</?tools>")
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _DIGITS = tuple(map(str, range(len(NUMBERS))))
@@ -93,7 +95,7 @@ def stated(text: str, sample: Sample, harmless: Sequence[str] = ()) -> str:
     """
     if "\\boxed" in text:
         return "\\boxed"
-    plain = text
+    plain = BOXES.sub(" … ", text)
     for piece in (*_PIECES, *sorted(harmless, key=len, reverse=True)):
         plain = plain.replace(piece, " … ")
     for answer in answers(sample):

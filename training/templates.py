@@ -251,6 +251,10 @@ class Voice:
         except KeyError:
             return ""
 
+    def spot(self, box: Json) -> str:
+        """Where what is looked for is, in the numbers of a call; nothing where the form says no such thing."""
+        return self.words.say("spot", {**self.values, "box": json.dumps(box)}) if self.words.spot else ""
+
     def about(self, target: str) -> Voice:
         """The same, where nothing better is known than that this is looked at; of no target itself."""
         unnamed = self.values.get("target") == UNNAMED and target
@@ -265,7 +269,8 @@ def write(plan: Plan, analyses: Analyses, voice: Voice, sample: Sample, protocol
     lead = " ".join(filter(None, [analyses.overview, voice.known("noticed")]))
     for step in plan.steps:
         selecting = step.operation == "select_frames"
-        said = " ".join(filter(None, [lead, voice.say("select" if selecting else "zoom")]))
+        spot = "" if selecting or step.part in ("wide", "failing") else voice.spot(step.arguments["bbox_2d"])
+        said = " ".join(filter(None, [lead, spot, voice.say("select" if selecting else "zoom")]))
         turns.append(Said(f"{said}{BREAK}{call(step, protocol)}", step.part not in UNTRAINED))
         lead = _after(step, voice)
     said = analyses.finding if plan.steps else " ".join(filter(None, [lead, voice.known("places"), analyses.finding]))

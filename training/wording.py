@@ -22,6 +22,7 @@ class Words:
     Attributes:
         subject: what is looked for, as the other sentences name it.
         overview: what is said of the whole input before anything is done.
+        spot: what is said, before a crop of what is looked for, of where that is.
         zoom, select: what is said with a call.
         wrong_crop, wrong_frames: what is said of a crop or of frames that show something else.
         wide: what is said of a crop that shows too much.
@@ -34,6 +35,7 @@ class Words:
 
     subject: str = "the {target}"
     overview: str = "The question is about {subject}."
+    spot: str = ""
     zoom: str = "Now I will zoom in to look closer at {subject}."
     select: str = "Now I will select some frames to look closer at {subject}."
     wrong_crop: str = "This does not show {subject}."
@@ -71,6 +73,8 @@ def _form(name: str, pattern: str, **sentences: str) -> Form:
 
 
 _ANY = "(?P<target>.+)"
+# As the drills of a practice say where a thing is, so that a call has only to repeat it.
+SPOT = "{subject} is at {box}."
 _STATE = "(?P<target>object that is (?P<state>moving|stationary))"
 FORMS: tuple[Form, ...] = (
     _form(
@@ -92,19 +96,27 @@ FORMS: tuple[Form, ...] = (
         noticed="The {actor} is {state}.",
         finding="The digit is {value}.",
     ),
-    _form("dot", rf"What is the colour of the dot on the {_ANY}\?", finding="The dot is {value}."),
-    _form("digit", rf"Which digit is on the {_ANY}\?", finding="The digit is {value}."),
+    _form("dot", rf"What is the colour of the dot on the {_ANY}\?", spot=SPOT, finding="The dot is {value}."),
+    _form("digit", rf"Which digit is on the {_ANY}\?", spot=SPOT, finding="The digit is {value}."),
     _form(
         "count",
         rf"How many dots are on the {_ANY}\?",
+        spot=SPOT,
         finding="There are {value} dots.",
         one="There is {value} dot.",
     ),
-    _form("value", rf"What is the value of {_ANY}\?", subject="the value of {target}", finding="The value is {value}."),
+    _form(
+        "value",
+        rf"What is the value of {_ANY}\?",
+        subject="the value of {target}",
+        spot=SPOT,
+        finding="The value is {value}.",
+    ),
     _form(
         "item",
         rf"Which item has the value {_ANY}\?",
         subject="the item with the value {target}",
+        spot=SPOT,
         finding="The item is {value}.",
     ),
     _form(
@@ -145,6 +157,8 @@ def phrases() -> list[str]:
 
 def _pieces() -> Iterator[str]:
     for form in (*FORMS, GENERIC):
-        for text in form.words.sentences().values():
+        for name, text in form.words.sentences().items():
+            if name == "spot":
+                continue  # pieces that the drills have in common with it are there; more would be another vocabulary
             yield from (piece for piece in re.split(r"\{\w+\}", text) if len(piece.strip()) > 1)
     yield UNNAMED

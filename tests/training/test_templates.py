@@ -183,7 +183,8 @@ def script(kind, seed, number=0, chosen=None, overview="Look."):
 def test_a_trajectory_word_for_word():
     said, _ = script("single-pass", image_seed(question="How many dots are on the red square?"))
     assert [turn.text for turn in said] == [
-        "Look. Now I will zoom in to look closer at the red square.\n<tool_call>\n"
+        "Look. The red square is at [0.3, 0.3, 0.5, 0.5]. Now I will zoom in to look closer at the red square.\n"
+        "<tool_call>\n"
         '{"name": "crop_image_normalized", "arguments": {"bbox_2d": [0.3, 0.3, 0.5, 0.5], "target_image": 1}}\n'
         "</tool_call>",
         "It is blue.\n\\boxed{B}",
