@@ -170,6 +170,8 @@ def test_an_answer_between_a_wide_crop_and_the_cue(tmp_path, monkeypatch):
         ("A cup stands there.", "A", "text", "A"),
         ("Here is a cup.", "A", "text", ""),
         ("Now I will zoom in to look closer at the cup.", "I", "text", ""),
+        ("The cup is at [0.3, 0.1, 1, 0.5].", "3", "integer", ""),
+        ("The cup is at [0.3, 0.1]: 3.", "3", "integer", "3"),
         ("It costs 4.50 $.", "4.50 $", "text", "4.50 $"),
     ],
 )
