@@ -26,14 +26,18 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+MINIS = vstar-mini,tallyqa-complex-mini,infographicsvqa-mini,mvbench-mini
+
+# Before and after a training on trajectories, on the four miniatures.
 demo: setup
-	$(BIN)/prh eval --model oracle,pixels,blind,tiny --task vstar-mini --out runs/demo
-	$(BIN)/prh report runs/demo -o runs/demo/report.html
-	@echo; echo "Runs: runs/demo   Look at one: $(BIN)/prh show runs/demo/vstar-mini-pixels direct_attributes/0000"
+	$(BIN)/prh eval --model tiny-base --task $(MINIS) --out runs/demo/tiny-base
+	$(BIN)/prh eval --model tiny --task $(MINIS) --out runs/demo/tiny
+	$(BIN)/prh report runs/demo/tiny-base runs/demo/tiny -o runs/demo/report.html
+	@echo; echo "Look at an episode: $(BIN)/prh show runs/demo/tiny/vstar-mini direct_attributes/0000"
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
 # The report of docs/example with its pictures: two checkpoints on the four miniatures; needs Chromium for the pictures.
-BASELINE  ?= blind
+BASELINE  ?= tiny-base
 CANDIDATE ?= tiny
 example: setup
 	$(BIN)/python docs/example/make.py $(BASELINE) $(CANDIDATE) $(TRAININGS)

@@ -12,7 +12,6 @@ Each part goes on where it was interrupted, and is left alone where it is done.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import cast
 
 from ..harness.settings import resolve
-from ..harness.store import write_json
+from ..harness.store import read_json, write_json
 from ..harness.types import Json
 from . import checkpoints
 from .config import SftConfig, build, override, read_recipe
@@ -107,5 +106,14 @@ def _copy(source: Path, target: Path) -> None:
     workplace = checkpoints.begin(target)
     engine.save(workplace, engine.module, DTYPE)
     write_json(workplace / "prh.json", dict(layers))
-    shutil.copyfile(source / checkpoints.MANIFEST, workplace / checkpoints.MANIFEST)
+    write_json(workplace / checkpoints.MANIFEST, _portable(read_json(source / checkpoints.MANIFEST), target.parent))
     checkpoints.finish(workplace, target)
+
+
+def _portable(value: Json, root: Path) -> Json:
+    """A manifest whose paths below a folder are relative to it."""
+    if isinstance(value, dict):
+        return {key: _portable(part, root) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_portable(part, root) for part in value]
+    return value.removeprefix(f"{root}/") if isinstance(value, str) else value

@@ -17,7 +17,7 @@ ROLES = {
     "tiny-base": "It sees, reads and answers, and knows how a call is written; it was never taught when to make one, "
     "so it calls seldom and badly.",
     "tiny-warm": "The warm start from which reinforcement learning begins: a short training on trajectories, after "
-    "which it answers well where no operation is needed and is still clumsy with them.",
+    "which it looks closer now and then, and seldom at the right place.",
     "tiny-sft": "Trained on trajectories to the end: it looks closer where an overview does not show the answer.",
 }
 CARD = """\
@@ -47,9 +47,9 @@ its pixel budgets and limits:
 
 ## Results
 
-Test splits, of whose pictures none was trained on; greedy decoding; per cent with 95 % intervals. `{hard}` are the
-questions whose answer an overview does not show; RaPR is the share of episodes with at least one operation; the crop
-IoU is the median overlap of a crop with what the question asks about, 1 where they are the same.
+Test splits, of whose pictures none was trained on; greedy decoding; per cent with 95 % intervals. `{hard}`
+are the questions whose answer an overview does not show; RaPR is the share of episodes with at least one operation;
+the crop IoU is the median overlap of a crop with what the question asks about, 1 where they are the same.
 
 | task | n | metric | all | `{hard}` | RaPR | op-error rate | crop IoU |
 |---|---|---|---|---|---|---|---|
