@@ -24,7 +24,7 @@ def scored_part(record: Record) -> Record:
     said: list[Json] = [{key: segment[key] for key in ("role", "parts") if key in segment} for segment in last]
     left = {key: value for key, value in record.items() if key not in ("media", "crc", "decoders")}
     media = cast("list[Mapping[str, Json]]", record["media"]) if record["operations"] else []
-    roots: list[Json] = [{key: item[key] for key in ("index", "root")} for item in media]
+    roots: list[Json] = [{key: item.get(key) for key in ("index", "root")} for item in media]
     return cast(Record, _shared({**left, "segments": said, "media": roots}))
 
 
@@ -152,12 +152,12 @@ def _overlap(record: Record) -> float | None:
     if not evidence:
         return None
     media = cast("list[Mapping[str, Json]]", record["media"])
-    roots = {item["index"]: item["root"] for item in media}
+    roots = {item.get("index"): item.get("root") for item in media}
     found = []
     for operation in _operations(record):
-        if operation["error"] is None and operation["root_box"]:
+        if operation["error"] is None and operation.get("root_box"):
             cut = Box(*cast("list[float]", operation["root_box"]))
-            root = roots.get(cast(int, operation["media"]))
+            root = roots.get(operation["media"])
             found += [cut.iou(box) for index, box in evidence if index == root]
     return max(found, default=None)
 
