@@ -46,7 +46,9 @@ def test_names_that_mean_a_checkpoint(copy, adapter, tmp_path):
 
 
 def test_an_embedded_name_and_a_folder_resolve_to_where_they_lie(qwen25, copy):
-    assert resolve_model("tiny") == Checkpoint(qwen25)
+    assert resolve_model("tiny-init") == Checkpoint(qwen25)
+    assert resolve_model("tiny") == resolve_model("tiny-sft")
+    assert resolve_model("tiny").folder.parent.name == "shipped"
     assert resolve_model(str(copy)) == Checkpoint(copy)
 
 

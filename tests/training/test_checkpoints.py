@@ -114,7 +114,9 @@ def test_plain_peft_loads_an_adapter(adapter):
     batch = collate(examples(base, [0, 1]), base.processor, base.pad)
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain = AutoModelForImageTextToText.from_pretrained(base.module.name_or_path, attn_implementation="eager")
+        plain = AutoModelForImageTextToText.from_pretrained(
+            base.module.name_or_path, attn_implementation="eager", dtype=base.module.dtype
+        )
         plain = PeftModel.from_pretrained(plain, str(adapter))
     assert not any("visual" in name for name, _ in plain.named_parameters() if "lora_" in name)
     assert (logits(plain, batch) - logits(base.module, batch)).abs().max() > 1e-4
