@@ -19,6 +19,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from ..harness.errors import StoreError
 from ..harness.settings import Setting, resolve
 from ..harness.store import write_json
 from ..harness.types import Json
@@ -295,6 +296,10 @@ def _go_on(learner: Learner, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     found = checkpoints.latest(out)
     first = 0
+    if not found and checkpoints.checkpoints(out):
+        raise StoreError(
+            f"{out} has checkpoints, and none can be gone on from; remove them or choose another --out"
+        )
     if found:
         load_weights(learner.accelerator.unwrap_model(learner.model), found[1], "float32")
         first = checkpoints.load_states(found[1] / checkpoints.STATE, learner.optimizers)

@@ -1,6 +1,7 @@
 """The making of a checkpoint from nothing: towers that learn to see, drills that go on where they ended."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from prh.harness.errors import UsageError
+from prh.harness.errors import StoreError, UsageError
 from prh.harness.settings import resolve
 from prh.harness.task import Mark
 from prh.harness.types import Box, Size
@@ -124,6 +125,16 @@ def test_practice_goes_on_to_the_same_weights(stages, tmp_path):
     assert checkpoints.latest(tmp_path / "cut")[0] == 3
     assert weights(practise(config, tmp_path / "cut", lambda _: None)) == weights(whole)
     assert steps(tmp_path / "cut") == steps(tmp_path / "whole") == [3, 6]
+
+
+def test_nothing_is_begun_again_over_checkpoints_that_are_there(tmp_path):
+    practise(PRACTICE, tmp_path, lambda _: None)
+    held = weights(checkpoints.place(tmp_path, 3))
+    shutil.rmtree(checkpoints.place(tmp_path, 6))
+    with pytest.raises(StoreError, match="and none can be gone on from"):
+        practise(PRACTICE, tmp_path, lambda _: None)
+    assert weights(checkpoints.place(tmp_path, 3)) == held
+    assert steps(tmp_path) == [3, 6]
 
 
 def test_a_stage_that_begins_anew_does_not_depend_on_what_optimizers_remember(tmp_path):
