@@ -297,9 +297,7 @@ def _go_on(learner: Learner, out: Path) -> int:
     found = checkpoints.latest(out)
     first = 0
     if not found and checkpoints.checkpoints(out):
-        raise StoreError(
-            f"{out} has checkpoints, and none can be gone on from; remove them or choose another --out"
-        )
+        raise StoreError(f"{out} has checkpoints, and none can be gone on from; remove them or choose another --out")
     if found:
         load_weights(learner.accelerator.unwrap_model(learner.model), found[1], "float32")
         first = checkpoints.load_states(found[1] / checkpoints.STATE, learner.optimizers)
