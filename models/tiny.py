@@ -69,7 +69,7 @@ TEXT: dict[str, Json] = {
 }
 VISION: dict[str, Json] = {
     "depth": 3,
-    "hidden_size": 96,
+    "hidden_size": 128,
     "intermediate_size": 256,
     "num_heads": 4,
     "out_hidden_size": 128,

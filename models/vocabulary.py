@@ -51,10 +51,10 @@ PHRASES = (
     "How many times does a dot flash on the",
     "Which letter is shown first on the",
     "Which letter is shown last on the",
-    "Up.",
-    "Down.",
-    "To the left.",
-    "To the right.",
+    " Up.",
+    " Down.",
+    " To the left.",
+    " To the right.",
     " up",
     " down",
     " to the left",
@@ -131,7 +131,9 @@ def fixed_texts() -> list[str]:
     pieces = [protocol.system_prompt() for protocol in (crop, both, direct)]
     choices = (_MARK,) * 6
     for protocol in (both, direct):
-        pieces += protocol.question(Sample("", _MARK, (), (), "option", choices)).split(_MARK)
+        # The space before an option is the option's, so that it is the token it is amid a sentence.
+        asked = protocol.question(Sample("", _MARK, (), (), "option", choices)).split(_MARK)
+        pieces += [piece.removesuffix(" ") for piece in asked]
         pieces += protocol.question(Sample("", _MARK, (), (), "text")).split(_MARK)
     boxes = [f"{tenth / 10:.1f}" for tenth in range(11)]
     called = {CROP.name: {"bbox_2d": [_MARK], "target_image": _MARK}, SELECT.name: {"target_frames": [_MARK]}}

@@ -44,7 +44,7 @@ LOOSE = 0.05
 # Most frames of a close-up of a clip.
 MOST_FRAMES = 8
 # How often a close-up is asked about with choices.
-CHOOSING = 0.25
+CHOOSING = 0.4
 # Most close-ups of one picture.
 CLOSEUPS = 6
 # How often an attempt is a call rather than an answer at once, and how often such a call is an error: about what
@@ -266,27 +266,39 @@ def some(numbers: Sequence[int], most: int, rng: random.Random) -> list[int]:
     return sorted(rng.sample(numbers, min(most, len(numbers))))
 
 
-def talk(drill: Drill, engine: Trainable, setting: Setting) -> Conversation:
-    """A drill as a conversation in the setting's protocol, its reply trained."""
+# Frames as they were reduced before, by frame and size, with the frame, so that its id stays its own.
+Reduced = dict[tuple[int, Size], tuple[Image.Image, Image.Image]]
+
+
+def talk(drill: Drill, engine: Trainable, setting: Setting, reduced: Reduced | None = None) -> Conversation:
+    """A drill as a conversation in the setting's protocol, its reply trained.
+
+    Args:
+        reduced: frames that other drills have shown; what this one shows is added.
+    """
+    reduced = {} if reduced is None else reduced
     conversation = Conversation("drill", "drill", engine.fit, setting.budget)
     budget = setting.budget
     if drill.clip:
-        _show(conversation, "video", drill.frames, budget.video_frame)
+        _show(conversation, "video", drill.frames, budget.video_frame, reduced)
     else:
         for frame in drill.frames:
             span = (budget.selected_frame if len(drill.frames) > 1 else budget.crop) if drill.close else budget.input
-            _show(conversation, "image", (frame,), span)
+            _show(conversation, "image", (frame,), span, reduced)
     for role, parts in setting.protocol.opening(drill.sample, conversation):
         conversation.commit(Segment(role, parts))
     conversation.commit(Segment("assistant", (Text(drill.reply),), trained=True))
     return conversation
 
 
-def _show(conversation: Conversation, kind: str, frames: tuple[Image.Image, ...], span: Span) -> None:
+def _show(conversation: Conversation, kind: str, frames: tuple[Image.Image, ...], span: Span, reduced: Reduced) -> None:
     size = Size(*frames[0].size)
     seen = conversation.fit(size, span)
     index = len(conversation.items) + 1
     digests = tuple(map(str, range(len(frames)))) if kind == "video" else ()
     item = MediaItem(index, kind, "", "", size, seen, 0, index, Box(0, 0, *size), 0, digests)
     conversation.items.append(item)
-    conversation.shown.append(Shown(frames, tuple(resize(frame, seen) for frame in frames)))
+    for frame in frames:
+        if (id(frame), seen) not in reduced:
+            reduced[id(frame), seen] = frame, resize(frame, seen)
+    conversation.shown.append(Shown(frames, tuple(reduced[id(frame), seen][1] for frame in frames)))

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +26,7 @@ from ..harness.store import write_json
 from ..harness.types import Json
 from . import checkpoints
 from .batches import Batch, Feed, collate, split
-from .drills import Drill, drills, talk
+from .drills import Drill, Reduced, drills, talk
 from .examples import Cache, Example, Weighing, encode
 from .learner import FEATURES, Learner, look, new_accelerator
 from .pictures import Album
@@ -146,30 +147,31 @@ class Kept:
         self._examples: dict[int, Example] = {}
         self._seen: dict[int, torch.Tensor] = {}
 
-    def some(self, places: Sequence[int], look: Callable[[Example], torch.Tensor] | None) -> Bundle:
-        """The drills at these places; where the tower is frozen, with what it makes of their images instead of them.
+    def some(self, places: Sequence[int]) -> list[Example]:
+        """The drills at these places."""
+        for place in places:
+            if place not in self._examples:
+                self._examples[place] = self._encoded(self.drills[place])
+        return [self._examples[place] for place in places]
 
-        Args:
-            look: runs the frozen tower; None where it is not frozen.
-        """
-        made = [self._example(place) for place in places]
-        if look is None:
-            return made
+    def unseen(self, places: Sequence[int]) -> dict[int, Example]:
+        """Of the drills at these places those whose images a frozen tower has not looked at, by what they show."""
+        shown = {self._key(place): place for place in places}
+        return {key: self.some([place])[0] for key, place in shown.items() if key not in self._seen}
+
+    def see(self, features: Mapping[int, torch.Tensor]) -> None:
+        """Keep what the frozen tower makes of images, by what they show."""
+        self._seen.update(features)
+
+    def seen(self, places: Sequence[int]) -> Bundle:
+        """The drills at these places with what the frozen tower makes of their images instead of them."""
         return [
-            replace(one, images=(), inputs={FEATURES: self._features(place, one, look)})
-            for place, one in zip(places, made, strict=True)
+            replace(one, images=(), inputs={FEATURES: self._seen[self._key(place)]})
+            for place, one in zip(places, self.some(places), strict=True)
         ]
 
-    def _example(self, place: int) -> Example:
-        if place not in self._examples:
-            self._examples[place] = self._encoded(self.drills[place])
-        return self._examples[place]
-
-    def _features(self, place: int, example: Example, look: Callable[[Example], torch.Tensor]) -> torch.Tensor:
-        key = 0 if self._alike else place
-        if key not in self._seen:
-            self._seen[key] = look(example)
-        return self._seen[key]
+    def _key(self, place: int) -> int:
+        return 0 if self._alike else place
 
 
 class Pool:
@@ -207,23 +209,33 @@ class Pool:
                 held.popleft()
 
     def _draw(self, name: str, place: int) -> None:
-        album = self._albums.setdefault(name, Album(name, self.config.seed))
+        if name not in self._albums:
+            self._albums[name] = Album(name, self.config.seed)
         rng = random.Random(f"{self.config.seed} {name} {place}")  # noqa: S311 - exercises, not secrets
         found: dict[str, list[Drill]] = defaultdict(list)
-        for drill in drills(album(place), rng):
+        for drill in drills(self._albums[name](place), rng):
             found[part(drill)].append(drill)
+        encoded = partial(self._encoded, {})
         for which, some in found.items():
-            self._held[f"{name}/{which}"].append(Kept(self._number, some, which != "closeup", self._encoded))
+            self._held[f"{name}/{which}"].append(Kept(self._number, some, which != "closeup", encoded))
 
-    def _encoded(self, drill: Drill) -> Example:
+    def _encoded(self, seen: Reduced, drill: Drill) -> Example:
         how = cast(Weighing, self.config.weigh)
-        made = encode("drill", talk(drill, self.engine, self.setting), self.engine, how, TALL)
+        made = encode("drill", talk(drill, self.engine, self.setting, seen), self.engine, how, TALL)
         return replace(made, weights=made.weights * WORTH.get(drill.kind, 1))
 
-    def _look(self, example: Example) -> torch.Tensor:
-        """What the tower makes of an example's images, as it is now."""
+    def _look(self, chosen: Sequence[tuple[Kept, Sequence[int]]]) -> None:
+        """Let the frozen tower look at what it has not looked at, all at once."""
+        unseen: dict[tuple[Kept, int], Example] = {}
+        for kept, places in chosen:
+            unseen.update({(kept, key): example for key, example in kept.unseen(places).items()})
+        if not unseen:
+            return
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return look(self.engine, example.images)
+            features = look(self.engine, [image for example in unseen.values() for image in example.images])
+        widths = [sum(example.ids == self.engine.module.config.image_token_id) for example in unseen.values()]
+        for (kept, key), part in zip(unseen, torch.split(features, widths), strict=True):
+            kept.see({key: part.clone()})
 
     def choose(self, step: int) -> list[Bundle]:
         """The bundles of a step, from 0: overviews with all their questions, and close-ups with one."""
@@ -233,14 +245,18 @@ class Pool:
         keys = [key for key in mix if self._held.get(key)]
         weights = np.array([mix[key] for key in keys])
         rng = np.random.default_rng([self.config.seed, 2, step])
-        chosen = rng.choice(len(keys), size=stage.batch or self.config.batch, p=weights / weights.sum())
-        return [self._one(keys[place], rng, frozen=not stage.tower) for place in chosen]
+        picked = rng.choice(len(keys), size=stage.batch or self.config.batch, p=weights / weights.sum())
+        chosen = [self._one(keys[place], rng) for place in picked]
+        if stage.tower:
+            return [kept.some(places) for kept, places in chosen]
+        self._look(chosen)
+        return [kept.seen(places) for kept, places in chosen]
 
-    def _one(self, key: str, rng: np.random.Generator, *, frozen: bool) -> Bundle:
+    def _one(self, key: str, rng: np.random.Generator) -> tuple[Kept, list[int]]:
         held = self._held[key]
         kept = held[int(rng.integers(len(held)))]
         places = rng.permutation(len(kept.drills))[: self.config.questions if key.endswith("overview") else 1]
-        return kept.some([int(place) for place in places], self._look if frozen else None)
+        return kept, [int(place) for place in places]
 
 
 class PracticeFeed(Feed):

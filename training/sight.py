@@ -2,58 +2,47 @@
 
 A question about a picture teaches a tower from nothing very slowly: the answer is a single word, and which of the
 tokens it came from is itself still to be found out. So the tower is first trained alone, as the towers of released
-models are: a linear layer, thrown away afterwards, says for every merged token which glyphs, dots and inks stand in
-each of its columns, which named thing covers it, and how many dots stand in it.
+models are. It says for every merged token which glyphs, dots and inks stand in each of its columns; what the thing
+is called that it is a token of, and what that thing shows; and how far away the edges of that thing are. Names and
+readings are said through the word embeddings of the language model, so that what a token shows points where the word
+for it points; the rest through linear layers that are thrown away afterwards.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from ..harness.media import resize
+from ..harness.errors import UsageError
 from ..harness.settings import Setting
-from ..harness.store import write_json
-from ..harness.task import Illustration, Mark
-from ..harness.types import Box, Json, Size
+from ..harness.store import read_json, write_json
+from ..harness.types import Json
 from . import checkpoints
-from .drills import CELLS, cells
+from .glances import BEFORE, BEHIND, COLUMNS, ROOM, VOCABULARY, Glance, Labels, glances
 from .learner import look, optimizers
 from .pictures import Album
+from .quicken import quickened
 from .schedule import Optimisation
 from .trainable import Trainable
 
-# Columns of a token in which marks are told apart: as narrow as the glyphs of large print in an overview.
-COLUMNS = 4
-# A named thing covers a token whose middle lies within this share of its box.
-COVER = 0.8
-MOST_DOTS = 3
-# Windows are cut so that they are shown at a scale between that of the smallest crop and full size.
-SCALES = (0.5, 1.0)
-SIDES = (2, 3, 4)
-# Close-ups of each picture.
-CLOSEUPS = 3
 # Targets are rare: without a weight of their own, nothing being there would be learned first and last. The weight goes
 # as the rate does, because with it what lies between two columns is said to be in both.
 RARE = 8.0
 PRIOR = -4.0
-# The mean over all targets is small; brought to the size of other losses, so that clipping means the same.
-SCALE = 20.0
-# Weights of the error in the number of dots of a token, and of all of an image's tokens, up to so many dots: an error
-# that is small in every token is large in their sum.
-DOTS, SUM, FAR = 0.5, 0.1, 3.0
-ROOM = 96
+# What the losses of marks, of words and of edges count.
+MARKS, WORDS, PLACES = 0.05, 0.1, 0.3
+# How many places an edge may have.
+EDGES = BEFORE + BEHIND + 1
 HELD = 512
 
 
@@ -62,140 +51,58 @@ class SightConfig:
     """How a tower is trained.
 
     Attributes:
-        pictures: how many are drawn of each task.
+        pictures: how many of each task an edition of them has.
         windows: close-ups cut out of each picture.
         batch: images a step.
+        editions: how many are looked at; ``turn``: steps after which the oldest gives way to a new one.
         save: steps between checkpoints.
     """
 
     pictures: Mapping[str, Json]
     steps: int
     optim: Optimisation
-    windows: int = 4
+    windows: int = 2
     batch: int = 64
-    save: int = 250
+    editions: int = 3
+    turn: int = 500
+    save: int = 500
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Glance:
-    """An image and what its tokens show: tokens x targets, and how many dots stand in each token."""
+class Gallery:
+    """What is looked at: editions of pictures, of which the oldest gives way to a new one now and then.
 
-    image: Image.Image
-    targets: NDArray[np.uint8]
-    dots: NDArray[np.float32]
-
-
-class Labels:
-    """The numbers of what can be seen."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-
-    def __call__(self, label: str) -> int:
-        return self.numbers.setdefault(label, len(self.numbers))
-
-
-def glance(
-    picture: Image.Image, marks: Sequence[Mark], window: Box, size: Size, labels: Labels, room: int, *, close: bool
-) -> Glance:
-    """A window of a picture as it is seen at this size, and its targets.
-
-    Args:
-        room: how many labels there is room for.
-        close: whether marks that an overview hides are to be seen.
+    Attributes:
+        held: the glances of the editions that are looked at.
     """
-    cell = 28
-    region = tuple(round(edge) for edge in window)
-    image = resize(picture.crop(cast("tuple[int, int, int, int]", region)), size)
-    x, y = size.width / (region[2] - region[0]), size.height / (region[3] - region[1])
-    wide, high = size.width // cell, size.height // cell
-    targets = np.zeros((high, wide, COLUMNS, room), np.uint8)
-    dots: Counter[tuple[int, int, int]] = Counter()
-    for mark in marks:
-        box = mark.box.shifted(-region[0], -region[1]).scaled(x, y)
-        if box.area > 0:
-            _cover(targets[:, :, 0], box, labels(mark.label), cell)
-        elif (close or mark.legible) and 0 <= box.left < size.width and 0 <= box.top < size.height:
-            place = int(box.top // cell), int(box.left // cell), int(box.left % cell * COLUMNS / cell)
-            if mark.label == "dot":
-                dots[place] += 1
-            else:
-                targets[(*place, labels(mark.label))] = 1
-    counts = np.zeros((high, wide), np.float32)
-    for place, count in dots.items():
-        targets[(*place, labels(f"dot {min(count, MOST_DOTS)}"))] = 1
-        counts[place[:2]] += count
-    return Glance(image, targets.reshape(high * wide, COLUMNS * room), counts.ravel())
 
+    def __init__(self, config: SightConfig, setting: Setting, engine: Trainable, labels: Labels) -> None:
+        self.config, self.setting, self.engine, self.labels = config, setting, engine, labels
+        self.held: list[Glance] = []
+        self._albums = {name: Album(name, config.seed + 1) for name in config.pictures}
+        self._editions: deque[list[Glance]] = deque(maxlen=config.editions)
+        self._next = 0
 
-def _cover(targets: NDArray[np.uint8], box: Box, label: int, cell: int) -> None:
-    middle = (box.left + box.right) / 2, (box.top + box.bottom) / 2
-    across, down = (box.right - box.left) / 2 * COVER, (box.bottom - box.top) / 2 * COVER
-    for row in range(targets.shape[0]):
-        for column in range(targets.shape[1]):
-            x, y = (column + 0.5) * cell, (row + 0.5) * cell
-            if abs(x - middle[0]) < across and abs(y - middle[1]) < down:
-                targets[row, column, label] = 1
+    def edition(self, number: int) -> list[Glance]:
+        """The glances of an edition, from 0."""
+        rng = random.Random(f"sight {self.config.seed} {number}")  # noqa: S311 - exercises, not secrets
+        made: list[Glance] = []
+        for name, share in self.config.pictures.items():
+            count = int(cast(int, share))
+            for place in range(number * count, (number + 1) * count):
+                picture = self._albums[name](place)
+                made += glances(picture, self.setting, self.engine, self.labels, self.config.windows, rng)
+        return made
 
-
-def glances(
-    picture: Illustration,
-    setting: Setting,
-    engine: Trainable,
-    labels: Labels,
-    room: int,
-    count: int,
-    rng: random.Random,
-) -> Iterator[Glance]:
-    """The overview of a picture, or of some frames of a clip; close-ups as calls make them; windows around marks."""
-    clip = len(picture.frames) > 1
-    if not clip:
-        yield from _closeups(picture, setting, engine, labels, room, rng)
-    chosen = rng.sample(range(len(picture.frames)), min(len(picture.frames), 4))
-    for number in chosen:
-        frame, marks = picture.frames[number], picture.marks[number]
-        whole = Size(*frame.size)
-        seen = engine.fit(whole, setting.budget.video_frame if clip else setting.budget.input)
-        yield glance(frame, marks, Box(0, 0, *whole), seen, labels, room, close=False)
-        if clip:
-            seen = engine.fit(whole, setting.budget.selected_frame)
-            yield glance(frame, marks, Box(0, 0, *whole), seen, labels, room, close=True)
-        near = _by_label(marks)
-        for _ in range(count // len(chosen) if near else 0):
-            scale = 1.0 if clip else rng.uniform(*SCALES)
-            size = Size(28 * rng.choice(SIDES), 28 * rng.choice(SIDES))
-            mark = rng.choice(rng.choice(near))
-            window = _window(rng, mark.box, whole, Size(round(size.width / scale), round(size.height / scale)))
-            yield glance(frame, marks, window, size, labels, room, close=True)
-
-
-def _closeups(
-    picture: Illustration, setting: Setting, engine: Trainable, labels: Labels, room: int, rng: random.Random
-) -> Iterator[Glance]:
-    """Some things of a picture, cut out as tightly as a call can."""
-    size = Size(*picture.frames[0].size)
-    for thing in rng.sample(picture.things, min(CLOSEUPS, len(picture.things))):
-        window = Box(*cells(thing.box, size)).scaled(size.width / CELLS, size.height / CELLS)
-        cut = Size(*(round(b) - round(a) for a, b in ((window.left, window.right), (window.top, window.bottom))))
-        seen = engine.fit(cut, setting.budget.crop)
-        yield glance(picture.frames[0], picture.marks[0], window, seen, labels, room, close=True)
-
-
-def _by_label(marks: Sequence[Mark]) -> list[list[Mark]]:
-    """What plates show, by label: what is there many times is not looked at more often than what is there once."""
-    found: dict[str, list[Mark]] = {}
-    for mark in marks:
-        if mark.box.area == 0:
-            found.setdefault(mark.label, []).append(mark)
-    return list(found.values())
-
-
-def _window(rng: random.Random, mark: Box, whole: Size, size: Size) -> Box:
-    """A window of this size around a mark, within the picture."""
-    left = min(max(0, round(mark.left - rng.uniform(0.15, 0.85) * size.width)), max(0, whole.width - size.width))
-    top = min(max(0, round(mark.top - rng.uniform(0.15, 0.85) * size.height)), max(0, whole.height - size.height))
-    return Box(left, top, min(whole.width, left + size.width), min(whole.height, top + size.height))
+    def advance(self, step: int) -> None:
+        """Draw what a step, from 0, looks at and is not there yet. Edition 0 is kept apart and never learned."""
+        last = 1 + step // self.config.turn + self.config.editions
+        if self._next >= last:
+            return
+        for number in range(max(self._next, last - self.config.editions), last):
+            self._editions.append(self.edition(number))
+        self._next = last
+        self.held = [one for edition in self._editions for one in edition]
 
 
 def train_sight(
@@ -206,71 +113,75 @@ def train_sight(
     layers: Mapping[str, Json],
     say: Callable[[str], None],
 ) -> Path:
-    """Train the vision tower of an engine's module in place, or go on where that ended; returns the checkpoint.
+    """Train the vision tower and the word embeddings of an engine's module in place, or go on where that ended.
 
     Args:
         layers: what ``prh.json`` of the checkpoint says.
 
+    Returns:
+        The checkpoint.
+
     Raises:
+        UsageError: what things are called is no single token of the checkpoint's.
         StoreError: the folder cannot be written or read.
     """
     last = checkpoints.place(out, config.steps)
     if last.is_dir():
         return last
     labels = Labels()
-    made = draw(config, setting, engine, labels)
-    held, made = made[:HELD], made[HELD:]
-    say(f"sight: {len(made)} images, {len(labels.numbers)} labels")
+    gallery = Gallery(config, setting, engine, labels)
+    held = gallery.edition(0)
+    random.Random(config.seed).shuffle(held)  # noqa: S311 - an order, no secret
     torch.manual_seed(config.seed)
-    tower = Tower(engine, COLUMNS * ROOM)
+    tower = Tower(engine)
     used = optimizers(tower, config.optim)
     peaks = [[float(group["lr"]) for group in one.param_groups] for one in used]
-    first = _resume(out, tower, used)
-    for step in range(first, config.steps):
-        share = config.optim.rate(step, config.steps)
-        loss = _step(config, tower, made, step, 1 + (RARE - 1) * share)
-        for one, rates in zip(used, peaks, strict=True):
-            for group, peak in zip(one.param_groups, rates, strict=True):
-                group["lr"] = peak * share
-            one.step()
-            one.zero_grad()
-        if (step + 1) % config.save == 0 or step + 1 == config.steps:
-            seen = probe(tower, held, labels)
-            checkpoints.append_log(out, {"step": step + 1, "loss": loss, "cpu_seconds": time.process_time(), **seen})
-            say(f"sight: step {step + 1}  loss {loss:.3f}  " + "  ".join(f"{k} {v:.2f}" for k, v in seen.items()))
-            _save(engine, tower, used, checkpoints.place(out, step + 1), layers, step + 1)
+    first = _resume(out, tower, used, labels)
+    start = time.process_time()
+    with quickened(tower.visual):
+        for step in range(first, config.steps):
+            gallery.advance(step)
+            share = config.optim.rate(step, config.steps)
+            loss = _step(config, tower, gallery.held, labels, step, 1 + (RARE - 1) * share)
+            for one, rates in zip(used, peaks, strict=True):
+                for group, peak in zip(one.param_groups, rates, strict=True):
+                    group["lr"] = peak * share
+                one.step()
+                one.zero_grad()
+            if (step + 1) % config.save == 0 or step + 1 == config.steps:
+                seen = probe(tower, held[:HELD], labels)
+                cpu = time.process_time() - start
+                checkpoints.append_log(out, {"step": step + 1, "loss": loss, "cpu_seconds": cpu, **seen})
+                shown = "  ".join(f"{kind} {value:.2f}" for kind, value in seen.items())
+                say(f"sight: step {step + 1}  cpu {cpu:.0f} s  loss {loss:.3f}  {shown}")
+                _save(engine, tower, used, checkpoints.place(out, step + 1), layers, labels, step + 1)
     return last
 
 
-def draw(config: SightConfig, setting: Setting, engine: Trainable, labels: Labels) -> list[Glance]:
-    """What is looked at, in an order of chance."""
-    rng = random.Random(f"sight {config.seed}")  # noqa: S311 - exercises, not secrets
-    made: list[Glance] = []
-    for name, count in config.pictures.items():
-        album = Album(name, config.seed + 1)
-        for number in range(int(cast(int, count))):
-            made += glances(album(number), setting, engine, labels, ROOM, config.windows, rng)
-    rng.shuffle(made)
-    return made
-
-
-def _step(config: SightConfig, tower: Tower, made: Sequence[Glance], step: int, rare: float) -> float:
+def _step(config: SightConfig, tower: Tower, made: Sequence[Glance], labels: Labels, step: int, rare: float) -> float:
     tower.train()
     rng = np.random.default_rng([config.seed, step])
     chosen = [made[int(place)] for place in rng.integers(len(made), size=config.batch)]
     with torch.autocast("cpu", torch.bfloat16):
-        logits, dots = tower([one.image for one in chosen])
-    targets = torch.from_numpy(np.concatenate([one.targets for one in chosen])).float()
-    loss = SCALE * binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=torch.tensor([rare]))
-    wrong = dots.float() - torch.from_numpy(np.concatenate([one.dots for one in chosen]))
-    sums = torch.stack([part.sum() for part in wrong.split([len(one.dots) for one in chosen])])
-    loss = loss + DOTS * (wrong.square().mean() + SUM * sums.clamp(-FAR, FAR).square().mean())
+        seen = tower([one.image for one in chosen], labels)
+    weight = torch.tensor([rare])
+    loss = torch.zeros(())
+    for share, logits, targets in (
+        (MARKS, seen.marks, [one.marks for one in chosen]),
+        (WORDS, seen.words, [one.words[:, : len(labels.words)] for one in chosen]),
+    ):
+        wanted = torch.from_numpy(np.concatenate(targets)).float()
+        losses = binary_cross_entropy_with_logits(logits.float(), wanted, pos_weight=weight, reduction="sum")
+        loss = loss + share * losses / len(wanted)
+    edges = torch.from_numpy(np.concatenate([one.edges for one in chosen])).long().flatten()
+    if (edges >= 0).any():
+        loss = loss + PLACES * cross_entropy(seen.edges.float(), edges, ignore_index=-1)
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(tower.parameters(), config.optim.clip)
     return float(loss.detach())
 
 
-def _resume(out: Path, tower: Tower, used: Sequence[torch.optim.Optimizer]) -> int:
+def _resume(out: Path, tower: Tower, used: Sequence[torch.optim.Optimizer], labels: Labels) -> int:
     found = checkpoints.latest(out)
     if found is None:
         out.mkdir(parents=True, exist_ok=True)
@@ -278,6 +189,8 @@ def _resume(out: Path, tower: Tower, used: Sequence[torch.optim.Optimizer]) -> i
         return 0
     state = found[1] / checkpoints.STATE
     tower.load_state_dict(checkpoints.load_tensors(state / "tower.safetensors"))
+    known = cast("dict[str, dict[str, int]]", read_json(state / "labels.json"))
+    labels.marks, labels.words = known["marks"], known["words"]
     step = checkpoints.load_states(state, used)
     checkpoints.trim_log(out, step)
     return step
@@ -289,6 +202,7 @@ def _save(
     used: Sequence[torch.optim.Optimizer],
     target: Path,
     layers: Mapping[str, Json],
+    labels: Labels,
     step: int,
 ) -> None:
     workplace = checkpoints.begin(target)
@@ -296,58 +210,91 @@ def _save(
     write_json(workplace / "prh.json", dict(layers))
     state = workplace / checkpoints.STATE
     checkpoints.save_states(state, [one.state_dict() for one in used], step)
+    write_json(state / "labels.json", {"marks": {**labels.marks}, "words": {**labels.words}})
     checkpoints.save_tensors(state / "tower.safetensors", {k: v.contiguous() for k, v in tower.state_dict().items()})
     checkpoints.finish(workplace, target)
     checkpoints.prune(target.parent, 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Logits of marks, tokens x (columns x kinds); of words, tokens x words; of edges, 4 a token x places."""
+
+    marks: torch.Tensor
+    words: torch.Tensor
+    edges: torch.Tensor
+
+
 class Tower(torch.nn.Module):
-    """A vision tower with a linear layer on its tokens: tokens x outputs, and a number of dots for each token."""
+    """A vision tower and what is read off its tokens."""
 
-    def __init__(self, engine: Trainable, outputs: int) -> None:
+    def __init__(self, engine: Trainable) -> None:
         super().__init__()
-        inner = engine.module.model
-        self.visual = cast(torch.nn.Module, inner.visual)
-        width = engine.module.config.get_text_config().hidden_size
-        self.head = torch.nn.Linear(width, outputs)
-        self.dots = torch.nn.Linear(width, 1)
-        torch.nn.init.constant_(self.head.bias, PRIOR)
+        self.visual = cast(torch.nn.Module, engine.module.model.visual)
+        self.embedded = cast(torch.nn.Embedding, engine.module.get_input_embeddings())
+        width = self.embedded.embedding_dim
+        self.marks = torch.nn.Linear(width, COLUMNS * ROOM)
+        self.edges = torch.nn.Linear(width, 4 * EDGES)
+        self.gain = torch.nn.Parameter(torch.ones(()))
+        self.prior = torch.nn.Parameter(torch.full((VOCABULARY,), PRIOR))
+        torch.nn.init.constant_(self.marks.bias, PRIOR)
         self._engine = (engine,)  # in a tuple, so that its module is not taken for a part of this one
+        self._ids: dict[str, int] = {}
 
-    def forward(self, images: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: Sequence[Image.Image], labels: Labels) -> Seen:
         features = look(self._engine[0], images)
-        return self.head(features), self.dots(features)[:, 0]
+        ids = torch.tensor([self._id(text) for text in labels.words], dtype=torch.long)
+        words = self.gain * features @ self.embedded(ids).T + self.prior[: len(ids)]
+        return Seen(self.marks(features), words, self.edges(features).view(-1, EDGES))
+
+    def _id(self, text: str) -> int:
+        if text not in self._ids:
+            found = self._engine[0].processor.encode(text, opening=False)  # type: ignore[attr-defined]
+            if len(found) != 1:
+                raise UsageError(f"{text!r} is {len(found)} tokens of this checkpoint; what things show must be one")
+            self._ids[text] = found[0]
+        return self._ids[text]
 
 
 @torch.no_grad()
 def probe(tower: Tower, held: Sequence[Glance], labels: Labels) -> dict[str, float]:
-    """How often the strongest guess is right where just one thing is to be seen, and a sum of dots where there are any.
+    """How often the strongest guess is right, by kind of label.
 
-    By kind of label, and as ``counts``.
+    Of marks where just one thing is to be seen, of words where a token has one of their kind; of edges, the shares of
+    tokens with all four right.
     """
     tower.eval()
-    right: Counter[str] = Counter()
-    total: Counter[str] = Counter()
-    names = {number: name for name, number in labels.numbers.items()}
+    tally: dict[str, list[bool]] = {}
+    marks = [mark_kind(label) for label in labels.marks]
+    words = np.array([word_kind(text) for text in labels.words])
     for start in range(0, len(held), 64):
         some = held[start : start + 64]
-        logits, dots = tower([one.image for one in some])
-        guessed = logits.view(-1, ROOM).argmax(1)
-        sums = [float(part.sum()) for part in dots.split([len(one.dots) for one in some])]
-        counted = [(round(found), int(one.dots.sum())) for found, one in zip(sums, some, strict=True)]
-        total["counts"] += sum(there > 0 for _, there in counted)
-        right["counts"] += sum(found == there > 0 for found, there in counted)
-        targets = torch.from_numpy(np.concatenate([one.targets for one in some])).view(-1, ROOM)
-        for place in torch.nonzero(targets.sum(1) == 1).flatten().tolist():
+        seen = tower([one.image for one in some], labels)
+        targets = np.concatenate([one.marks for one in some]).reshape(-1, ROOM)
+        guessed = seen.marks.view(-1, ROOM).argmax(1).numpy()
+        for place in np.flatnonzero(targets.sum(1) == 1):
             number = int(targets[place].argmax())
-            kind = kind_of(names[number])
-            total[kind] += 1
-            right[kind] += int(guessed[place]) == number
-    return {kind: right[kind] / total[kind] for kind in sorted(total)}
+            tally.setdefault(marks[number], []).append(int(guessed[place]) == number)
+        wanted = np.concatenate([one.words for one in some])[:, : len(words)]
+        whole = np.concatenate([np.full(len(one.words), one.whole) for one in some])
+        for kind in np.unique(words):
+            chosen = words == kind
+            there, best = wanted[:, chosen], seen.words.numpy()[:, chosen].argmax(1)
+            for place in np.flatnonzero(there.sum(1) == 1):
+                key = f"{kind} {'overview' if whole[place] else 'close'}"
+                tally.setdefault(key, []).append(bool(there[place, best[place]]))
+        edges = np.concatenate([one.edges for one in some])
+        right = (seen.edges.argmax(1).view(-1, 4).numpy() == edges).all(1)
+        tally.setdefault("edges", []).extend(right[edges[:, 0] >= 0].tolist())
+    return {kind: sum(found) / len(found) for kind, found in sorted(tally.items()) if found}
 
 
-def kind_of(label: str) -> str:
-    """What kind of thing a label names."""
-    if label.startswith("dot"):
-        return "dots"
-    return "things" if " " in label else "glyphs" if len(label) == 1 else "inks"
+def mark_kind(label: str) -> str:
+    """What kind of mark a label is of."""
+    return "dots" if label.startswith("dot ") else "glyphs" if len(label) == 1 else "inks"
+
+
+def word_kind(text: str) -> str:
+    """What kind of word a text is, as a sentence has it."""
+    bare = text.strip()
+    return "names" if " " in bare else "numbers" if bare.isdigit() else "words"

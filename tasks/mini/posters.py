@@ -59,12 +59,13 @@ class Print:
         return Box(self.left, self.top, self.left + self.width, self.top + self.height)
 
     def marks(self) -> list[Mark]:
-        """Its glyphs."""
+        """The plate with what it says, and the glyphs on it."""
         first = self.left + self.width / 2 - (6 * len(self.text) - 1) / 2 * self.cell
         y = self.top + self.height / 2
-        return [
+        glyphs = [
             point(glyph, first + (6 * place + 2.5) * self.cell, y, self.large) for place, glyph in enumerate(self.text)
         ]
+        return [Mark(self.text.lower(), self.box, self.large), *glyphs]
 
     def pattern(self) -> Array:
         """How much ink each pixel of the plate gets, from -1 to 1."""

@@ -52,7 +52,7 @@ def test_its_classes_are_the_real_ones_and_its_settings_those_that_learn(qwen25)
     assert text.rope_parameters["mrope_section"] == [0, *[1] * 16, 0]
     assert text.hidden_size // text.num_attention_heads == 32
     assert (text.hidden_size, text.num_hidden_layers, text.intermediate_size) == (128, 4, 384)
-    assert (vision.depth, vision.hidden_size, vision.fullatt_block_indexes) == (3, 96, [0, 1, 2])
+    assert (vision.depth, vision.hidden_size, vision.fullatt_block_indexes) == (3, 128, [0, 1, 2])
     assert text.initializer_range == vision.initializer_range == 0.08
     weight = model.model.language_model.layers[0].mlp.up_proj.weight
     assert float(weight.detach().std()) == pytest.approx(0.08, rel=0.02)
