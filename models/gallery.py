@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ..harness.media import pixel_digest
 from .flat import Features
+from .quicken import Embedding, as_product
 from .visual import Medium, Processor, Video
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 # Patches that the vision tower is given at once, and bytes of prepared pixels that wait for it.
 MOST_PATCHES = 16384
 WAITING_BYTES = 1 << 28
-
-
-class Embedding(Protocol):
-    """What turns patches into the tower's hidden states."""
-
-    proj: nn.Module
-    forward: Callable[[torch.Tensor], torch.Tensor]
 
 
 class Visual(Protocol):
@@ -214,7 +208,7 @@ def tower(inner: nn.Module, device: torch.device) -> Encode:
 
         names = ("pixel_values_videos", "video_grid_thw") if video else ("pixel_values", "image_grid_thw")
         pixels, grids = (torch.cat([tensors[name] for tensors in media]).to(device) for name in names)
-        with _as_product(model.visual.patch_embed):
+        with as_product(model.visual.patch_embed):
             run = model.get_video_features if video else model.get_image_features
             made = run(pixels, grids, return_dict=True)
         levels = getattr(made, "deepstack_features", None) or ()
@@ -226,26 +220,3 @@ def tower(inner: nn.Module, device: torch.device) -> Encode:
         ]
 
     return encode
-
-
-@contextlib.contextmanager
-def _as_product(embed: Embedding) -> Iterator[None]:
-    """Let patches be embedded by one matrix product while this lasts.
-
-    It is what a convolution whose kernel covers a patch comes to, at a third of its time on a CPU.
-    """
-    import torch
-
-    kernel = embed.proj
-    if type(kernel) is not torch.nn.Conv3d or kernel.stride != kernel.kernel_size or "forward" in vars(embed):
-        yield
-        return
-
-    def product(pixels: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(pixels.to(kernel.weight.dtype), kernel.weight.flatten(1), kernel.bias)
-
-    embed.forward = product
-    try:
-        yield
-    finally:
-        del embed.forward

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +34,7 @@ from .processor import (
     title,
     torchvision_state,
 )
+from .quicken import quickened
 from .render import Renderer
 from .saving import save_checkpoint
 from .speech import end_tokens, rope_places, vocabulary
@@ -127,6 +129,12 @@ class TransformersEngine:
     def forget(self) -> None:
         """Forget everything that was read and seen before the next turn, as if just opened, once nothing runs."""
         self._path.forget()
+
+    def quickened(self) -> AbstractContextManager[None]:
+        """The vision tower as fast as it can be while this lasts; nothing changes for a family other than Qwen-VL."""
+        if self.module.config.model_type not in QWEN:
+            return nullcontext()
+        return quickened(base_model(self.module).model.visual)
 
     def describe(self) -> Mapping[str, Json]:
         """Name, checkpoint, numerics and versions, and what was counted so far."""

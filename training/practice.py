@@ -287,24 +287,28 @@ def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> P
     probe = Probe(config, engine, setting)
     feed = PracticeFeed(Pool(config, engine, setting), engine, config)
     start, losses = time.process_time(), deque[float](maxlen=100)
+    with engine.quickened():
+        for done, loss in _steps(config, learner, feed, first):
+            losses.append(loss)
+            if done % config.probe == 0 or done == config.steps:
+                seen = {key: round(value, 3) for key, value in probe(learner.model).items()}
+                cpu, mean = time.process_time() - start, sum(losses) / len(losses)
+                checkpoints.append_log(out, {"step": done, "cpu_seconds": cpu, "loss": mean, **seen})
+                shown = "  ".join(f"{key} {value:.2f}" for key, value in seen.items())
+                say(f"step {done}  cpu {cpu:.0f} s ({cpu / (done - first):.3f} a step)  loss {mean:.3f}  {shown}")
+            if done % config.save == 0 or done == config.steps:
+                _save(config, out, engine, learner, defaults, done)
+    return checkpoints.place(out, config.steps)
+
+
+def _steps(config: PracticeConfig, learner: Learner, feed: Feed, first: int) -> Iterator[tuple[int, float]]:
+    """Take the steps from this one, from 0; how many are done, and the loss of the last."""
     for step, batches in enumerate(feed.steps(first, config.steps), first):
         stage = config.stage(step)
         learner.pace(stage.rate, stage.tower)
         if stage.anew and (not step or config.stage(step - 1) is not stage):
             learner.forget()
-        made = learner.update(step, batches)
-        losses.append(made.loss)
-        done = step + 1
-        if done % config.probe == 0 or done == config.steps:
-            seen = {key: round(value, 3) for key, value in probe(learner.model).items()}
-            cpu = time.process_time() - start
-            row: dict[str, Json] = {"step": done, "cpu_seconds": cpu, "loss": sum(losses) / len(losses), **seen}
-            checkpoints.append_log(out, row)
-            shown = "  ".join(f"{key} {value:.2f}" for key, value in seen.items())
-            say(f"step {done}  cpu {cpu:.0f} s ({cpu / (done - first):.3f} a step)  loss {row['loss']:.3f}  {shown}")
-        if done % config.save == 0 or done == config.steps:
-            _save(config, out, engine, learner, defaults, done)
-    return checkpoints.place(out, config.steps)
+        yield step + 1, learner.update(step, batches).loss
 
 
 def _go_on(learner: Learner, out: Path) -> int:

@@ -31,7 +31,6 @@ from . import checkpoints
 from .glances import BEFORE, BEHIND, COLUMNS, ROOM, VOCABULARY, Glance, Labels, glances
 from .learner import look, optimizers
 from .pictures import Album
-from .quicken import quickened
 from .schedule import Optimisation
 from .trainable import Trainable
 
@@ -138,7 +137,7 @@ def train_sight(
     peaks = [[float(group["lr"]) for group in one.param_groups] for one in used]
     first = _resume(out, tower, used, labels)
     start = time.process_time()
-    with quickened(tower.visual):
+    with engine.quickened():
         for step in range(first, config.steps):
             gallery.advance(step)
             share = config.optim.rate(step, config.steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -81,6 +82,10 @@ class Trainable(Protocol):
         self, folder: Path, module: PreTrainedModel, dtype: str, weights: Mapping[str, torch.Tensor] | None = None
     ) -> None:
         """Write weights and every file beside them that an engine needs to open the folder. Raises ModelError."""
+        ...
+
+    def quickened(self) -> AbstractContextManager[None]:
+        """The vision tower as fast as it can be while this lasts."""
         ...
 
     def describe(self) -> Mapping[str, Json]: ...

@@ -22,7 +22,6 @@ from prh.training.glances import BEFORE, BEHIND, COLUMNS, ROOM, Labels, glance
 from prh.training.learner import look
 from prh.training.pictures import Album
 from prh.training.practice import PARTS, Pool, PracticeConfig, Stage, practise
-from prh.training.quicken import quickened
 from prh.training.schedule import Optimisation
 from prh.training.sight import Gallery, SightConfig, train_sight
 from prh.training.tiny import TinyConfig
@@ -212,7 +211,7 @@ def test_a_quickened_tower_computes_what_it_always_did(sides, seed):
     tower = engine.module.model.visual
     images = [noise((28 * wide, 28 * high), seed + number) for number, (wide, high) in enumerate(sides)]
     made = []
-    for how in (nullcontext(), quickened(tower)):
+    for how in (nullcontext(), engine.quickened()):
         tower.zero_grad()
         with how:
             features = look(engine, images)
