@@ -16,13 +16,16 @@ from ..harness.errors import UsageError
 from ..harness.types import Json
 from .examples import MASKS, WEIGHINGS, check_choice
 from .schedule import Optimisation
+from .templates import KINDS
 
 T = TypeVar("T")
 DTYPES = ("float32", "bfloat16")
 # The least value of every setting that is a number.
 LOWEST = {
     **dict.fromkeys(("train.epochs", "train.batch", "train.micro", "data.longest"), 1),
-    **dict.fromkeys(("train.save", "train.keep", "train.seed", "data.cache", "eval.every", "eval.limit"), 0),
+    **dict.fromkeys(
+        ("train.steps", "train.save", "train.keep", "train.seed", "data.cache", "eval.every", "eval.limit"), 0
+    ),
 }
 
 
@@ -70,7 +73,9 @@ class DataPart:
     Attributes:
         lessons: folders that `prh synth` wrote; a relative one is counted from the configuration's own.
         released: JSON files of released conversations, their images beside them; likewise.
-        mask: ``flags``: turns are trained as their trajectories say; ``last-two``: as the release does.
+        without: kinds of trajectories that are left out, such as ``recrop-once``.
+        mask: ``flags``: turns are trained as their trajectories say; ``last-two``: as the release does; ``all``: every
+            turn, erroneous operations included, for ablations.
         weigh: ``tokens``, ``samples`` or ``turns``; see ``training.examples.weigh``.
         longest: most tokens of a trajectory.
         cache: bytes of encoded trajectories kept between epochs.
@@ -78,6 +83,7 @@ class DataPart:
 
     lessons: tuple[str, ...] = ()
     released: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     mask: str = "flags"
     weigh: str = "tokens"
     longest: int = 16384
@@ -89,6 +95,7 @@ class TrainPart:
     """How long and in what portions.
 
     Attributes:
+        steps: how many, whatever the number of trajectories; 0 for as many as ``epochs`` have.
         batch: trajectories a step, over all processes.
         micro: most tokens, padding included, that go through the model at once on one process.
         packed: lay trajectories end to end instead of filling rows; needs an attention of variable length to pay.
@@ -97,6 +104,7 @@ class TrainPart:
     """
 
     epochs: int = 1
+    steps: int = 0
     batch: int = 32
     micro: int = 8192
     packed: bool = False
@@ -141,6 +149,8 @@ class SftConfig:
     def __post_init__(self) -> None:
         check_choice(self.data.mask, MASKS, "data.mask")
         check_choice(self.data.weigh, WEIGHINGS, "data.weigh")
+        for kind in self.data.without:
+            check_choice(kind, KINDS, "data.without")
         check_model(self.model, self.lora)
         for name, low in LOWEST.items():
             table, key = name.split(".")

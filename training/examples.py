@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Weighing = Literal["tokens", "samples", "turns"]
 WEIGHINGS: tuple[str, ...] = get_args(Weighing)
-Mask = Literal["flags", "last-two"]
+Mask = Literal["flags", "last-two", "all"]
 MASKS: tuple[str, ...] = get_args(Mask)
 # How many trajectories are performed at once; each holds its decoded media.
 AT_ONCE = 16
@@ -83,12 +83,12 @@ def weigh(trained: Sequence[bool], turns: Sequence[tuple[int, int]], how: Weighi
     return weights
 
 
-def last_two(conversation: Conversation) -> None:
-    """Mark turns as the release's trainer does: the last two of the assistant are trained, whatever they are."""
+def train_last(conversation: Conversation, count: int | None) -> None:
+    """Mark so many of the assistant's last turns as trained, whatever they are; all of them where there is no count."""
     spoken = [number for number, segment in enumerate(conversation.segments) if segment.role == "assistant"]
+    kept = spoken if count is None else spoken[-count:]
     for number in spoken:
-        segment = conversation.segments[number]
-        conversation.segments[number] = replace(segment, trained=number in spoken[-2:])
+        conversation.segments[number] = replace(conversation.segments[number], trained=number in kept)
 
 
 def encode(name: str, conversation: Conversation, engine: Trainable, how: Weighing, longest: int) -> Example:
@@ -143,8 +143,8 @@ class Performer:
 
     async def _one(self, lesson: Lesson) -> Example:
         conversation = (await perform(lesson.sample, lesson.script, self.setting, self.engine.fit)).conversation
-        if self.mask == "last-two":
-            last_two(conversation)
+        if self.mask != "flags":
+            train_last(conversation, 2 if self.mask == "last-two" else None)
         return encode(lesson.name, conversation, self.engine, self.how, self.longest)
 
 

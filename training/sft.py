@@ -52,7 +52,7 @@ def gather(config: SftConfig, root: Path) -> list[Lesson]:
         found = read_lessons(root / name)
         if not found:
             raise DataError(f"{root / name} holds no trajectory that ended in an answer")
-        lessons += found
+        lessons += [lesson for lesson in found if lesson.provenance.get("template") not in config.data.without]
     rule: Rule = "positional" if config.data.mask == "last-two" else "derived"
     for name in config.data.released:
         path = root / name
@@ -62,6 +62,8 @@ def gather(config: SftConfig, root: Path) -> list[Lesson]:
         if not told:
             raise DataError(f"{path} holds no conversation")
         lessons += told
+    if not lessons:
+        raise DataError("data.without leaves no trajectory to learn")
     idle = next((one.name for one in lessons if not any(said.trained for said in one.script)), None)
     if config.data.mask == "flags" and idle is not None:
         raise DataError(f"{idle}: no turn of it is marked as trained; leave it out, or take data.mask = 'last-two'")
@@ -108,7 +110,7 @@ def prepare(config: SftConfig, out: Path, root: Path) -> SftTraining:
         layers={**joined(defaults, config.setting), **pinned},
         blank=blank(engine, setting),
         epoch=epoch,
-        steps=epoch * config.train.epochs,
+        steps=config.train.steps or epoch * config.train.epochs,
         identity={
             "base": engine.fingerprint,
             "trajectories": digest(lessons),

@@ -25,6 +25,7 @@ from prh.training.sources.jsonl import JSONL
 from prh.training.sources.miniature import Miniature
 from prh.training.sources.sa1b import SA1B
 from prh.training.synth import _check_kept
+from prh.training.templates import KINDS
 from prh.training.trajectories import perform, read_lessons
 
 
@@ -156,20 +157,35 @@ def test_a_synthesis_does_not_go_on_in_records_of_others(tmp_path):
             _check_kept(tmp_path, [wrong])
 
 
+def changed(path, change):
+    """A file of records with each of them changed, its checksum too."""
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    made = [change({key: value for key, value in record.items() if key != "crc"}) for record in kept]
+    path.write_bytes(b"".join(map(encode_line, made)))
+
+
 def test_lessons_without_a_trained_turn_are_met_before_the_first_step(copy, tmp_path):
-    path = copy / "records.jsonl"
-    path.write_bytes(
-        b"".join(
-            encode_line({key: value for key, value in record.items() if key != "crc"})
-            for record in (
-                json.loads(line.replace('"trained":true', '"trained":false')) for line in path.read_text().splitlines()
-            )
-        )
-    )
+    def untrained(record):
+        return json.loads(json.dumps(record).replace('"trained": true', '"trained": false'))
+
+    changed(copy / "records.jsonl", untrained)
     values = {"model": {"base": "tiny"}, "data": {"lessons": [str(copy)]}}
     with pytest.raises(DataError, match="no turn of it is marked as trained"):
         gather(build(SftConfig, values), tmp_path)
     assert len(gather(build(SftConfig, override(values, ["data.mask=last-two"])), tmp_path)) == 8
+
+
+def test_kinds_of_trajectories_are_left_out_for_an_ablation(copy, tmp_path):
+    kinds = iter(["single-pass", "recrop-once"] * 4)
+    changed(copy / "records.jsonl", lambda record: {**record, "provenance": {"template": next(kinds)}})
+    values = {"model": {"base": "tiny"}, "data": {"lessons": [str(copy)]}}
+    left = override(values, ['data.without=["recrop-once"]'])
+    kept = [lesson.provenance["template"] for lesson in gather(build(SftConfig, left), tmp_path)]
+    assert kept == ["single-pass"] * 4
+    with pytest.raises(DataError, match="leaves no trajectory"):
+        gather(build(SftConfig, override(values, [f"data.without={json.dumps([*KINDS])}"])), tmp_path)
+    with pytest.raises(UsageError, match=r"data\.without must be one of"):
+        build(SftConfig, override(values, ['data.without=["recrop"]']))
 
 
 def test_released_data_without_a_conversation(tmp_path):

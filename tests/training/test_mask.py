@@ -8,7 +8,7 @@ import torch
 from prh.tests.models.support import END
 from prh.tests.training.lessons import RIGHT, WRONG, crop, examples, lesson, setting
 from prh.training.batches import collate
-from prh.training.examples import Performer, last_two, weigh
+from prh.training.examples import Performer, train_last, weigh
 from prh.training.learner import token_losses
 from prh.training.trajectories import Said
 
@@ -47,13 +47,20 @@ def test_last_two_is_the_rule_of_the_release(family):
     assert trained_texts(engine, made[1])[0] == [ANSWER + END]
 
 
+def test_an_ablation_trains_erroneous_operations_too(family):
+    _, engine = family
+    script = (Said(WRONG, trained=False), Said(RIGHT), Said(ANSWER))
+    (made,) = Performer(engine, setting(), mask="all").examples([replace(lesson(0), script=script)])
+    assert trained_texts(engine, made)[0] == [WRONG + END, RIGHT + END, ANSWER + END]
+
+
 def test_last_two_leaves_other_roles_alone(family):
     from prh.tests.models.support import conversation, say
 
     talk = conversation()
     for role in ("system", "user", "assistant", "user", "assistant", "user", "assistant"):
         say(talk, role, role)
-    last_two(talk)
+    train_last(talk, 2)
     assert [segment.trained for segment in talk.segments] == [False] * 4 + [True, False, True]
 
 
