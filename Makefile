@@ -17,7 +17,7 @@ VENV_VLLM ?= .venv-vllm
 
 VENV_RAY ?= .venv-ray
 
-.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-lmms bench-harness bench-startup bench-compare bench-report bench-sft check format clean
+.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-lmms bench-harness bench-startup bench-compare bench-report bench-sft controls check format clean
 
 setup: $(VENV)/.ready
 
@@ -96,6 +96,10 @@ bench: bench-engine bench-harness bench-startup bench-compare bench-report
 
 bench-engine bench-harness bench-startup bench-compare bench-report: bench-%: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/bench_$*.py $(if $(JSON),--json $(JSON)/$*.json)
+
+# Whether answers depend on what crops show.
+controls: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/controls.py $(or $(MODEL),tiny)
 
 # The client of a server alone, and against lmms-eval's.
 bench-client: $(VENV_LMMS)/.ready
