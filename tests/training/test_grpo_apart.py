@@ -84,7 +84,7 @@ def test_an_engine_that_cannot_be_put_aside_ends_it_by_name(tmp_path, started, m
 
     monkeypatch.setattr(fake_vllm.Llm, "sleep", sleep, raising=False)
     with pytest.raises(
-        ModelError, match="engine_dead.*the engine could not be put aside: EngineDeadError: out of memory"
+        ModelError, match=r"engine_dead.*the engine could not be put aside: EngineDeadError: out of memory"
     ):
         made(tmp_path / "out", *VLLM)
     assert end(tmp_path / "out") == ("engine_dead", 0)

@@ -161,13 +161,13 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(tmp_path, serve, set
 # -- two processes ---------------------------------------------------------------------------------------------------
 
 
-def two(out, *sets):
+def two(out, *sets, kind="whole"):
     """What two processes made and said."""
     from prh.tests.training import grpo_ranks
     from prh.tests.training.test_layouts import launch
 
     out.mkdir()
-    done = launch(grpo_ranks.__file__, out / "run", *sets)
+    done = launch(grpo_ranks.__file__, out / "run", kind, *sets)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((out / "run" / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
@@ -202,9 +202,10 @@ def alone(tmp_path_factory):
     return out, grpo_ranks.run(out)
 
 
-def test_two_processes_with_an_engine_each_draw_what_one_draws(tmp_path, alone):
+@pytest.mark.parametrize("kind", ["whole", "sharded"])
+def test_two_processes_with_an_engine_each_draw_what_one_draws(tmp_path, alone, kind):
     out, one = alone
-    first, second = two(tmp_path / "two")
+    first, second = two(tmp_path / "two", kind=kind)
     assert (first["error"], second["error"]) == ("", "")
     assert [name for name, *_ in first["calls"]] == [name for name, *_ in second["calls"]] == [name for name, *_ in one]
     assert sum(name == "collective_rpc" for name, *_ in one) == 1
