@@ -209,15 +209,20 @@ class Served:
         engine, name = self._engine, f"{self._name}-{version}"
         if holds(folder, ADAPTER):
             if self._leads:
-                await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
-                if engine.model != engine.base:
-                    await self._post("/v1/unload_lora_adapter", {"lora_name": engine.model})
+                await self._adapt(folder, name)
             engine.model = name
             await engine.confirm_listed()
-        elif self._leads:
-            await self._replace(folder, name)
-        engine.weights = engine.weights if holds(folder, ADAPTER) else name
+        else:
+            if self._leads:
+                await self._replace(folder, name)
+            engine.weights = name
         await engine.confirm()
+
+    async def _adapt(self, folder: Path, name: str) -> None:
+        """An adapter beside the weights that the server was started with, in the place of the one before."""
+        await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+        if self._engine.model != self._engine.base:
+            await self._post("/v1/unload_lora_adapter", {"lora_name": self._engine.model})
 
     async def _replace(self, folder: Path, name: str) -> None:
         """Whole weights, while nobody's turn runs; whatever an older version computed goes."""

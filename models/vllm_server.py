@@ -204,9 +204,9 @@ class ServedEngine:
         for only in (self.speech.ends[0], self.speech.ends[0] - 1):
             spec = TurnSpec(1, temperature=1.0)
             params = {**sampling_fields(spec, 1, []), "logit_bias": {only: 100.0}}
-            _, (value, *_), _ = drawn(await self._ask([only], params))
-            if value < CERTAIN:
-                message = "gives log-probabilities from before temperature and bans"
+            _, values, _ = drawn(await self._ask([only], params))
+            if not values or values[0] < CERTAIN:
+                message = "gives no log-probabilities, or those from before temperature and bans"
                 raise UsageError(f"{self.line.root} {message}: start it with --logprobs-mode processed_logprobs")
 
     async def release(self, conversation: Conversation) -> None:
@@ -255,14 +255,15 @@ def gave_up(reply: Mapping[str, Json]) -> bool:
 def drawn(reply: Mapping[str, Json]) -> tuple[list[int], list[float], str]:
     """Ids, log-probabilities and finish reason of a reply. Raises ModelError where it holds none of use."""
     choice = _choice(reply)
-    if not isinstance(choice.get("token_ids"), list):
+    said = choice.get("token_ids")
+    ids = [one for one in said if isinstance(one, int)] if isinstance(said, list) else None
+    if ids is None or ids != said:
         raise ModelError("vLLM's reply holds no token ids")
     reason = str(choice.get("finish_reason") or "stop")
     if reason in FAILED:
         raise ModelError(f"vLLM ended the turn with {reason!r}")
     told = choice.get("logprobs")
     rows = told.get("content") if isinstance(told, dict) else None
-    ids = [one for one in cast("list[Json]", choice["token_ids"]) if isinstance(one, int)]
     values = [_logprob(row, one) for row, one in zip(rows if isinstance(rows, list) else (), ids, strict=False)]
     return ids, values, reason
 

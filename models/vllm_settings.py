@@ -138,15 +138,15 @@ def alone(device: int | None) -> Iterator[None]:
     Args:
         device: the only GPU that they see, counted among those that this process sees; None for all of them.
     """
-    before = dict(os.environ)
-    for name in before:
-        if name in LAUNCHED or name.startswith("TORCHELASTIC_"):
-            del os.environ[name]
+    hidden = [name for name in os.environ if name in LAUNCHED or name.startswith("TORCHELASTIC_")]
+    before = {name: os.environ.get(name) for name in (*hidden, DEVICES)}
+    for name in hidden:
+        del os.environ[name]
     if device is not None:
-        seen = [name for name in before.get(DEVICES, "").split(",") if name]
+        seen = [name for name in (before[DEVICES] or "").split(",") if name]
         os.environ[DEVICES] = seen[device % len(seen)] if seen else str(device)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        os.environ.pop(DEVICES, None)
+        os.environ.update({name: value for name, value in before.items() if value is not None})

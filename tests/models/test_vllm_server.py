@@ -263,6 +263,7 @@ def test_a_reply_that_is_none(serve, qwen25):
         await engine.load_weights(0, qwen25)
         for change, message in (
             ({"token_ids": None}, "holds no token ids"),
+            ({"token_ids": [7, "8"]}, "holds no token ids"),
             ({"token_ids": []}, "before its first token"),
             ({"logprobs": None}, "no log-probability for each token"),
             ({"logprobs": {"content": [{"logprob": -1.0}]}}, "no log-probability for each token"),
@@ -321,6 +322,12 @@ def test_log_probabilities_from_before_temperature_are_refused(serve, qwen25):
         opened(qwen25, serve)
 
 
+def test_no_log_probabilities_are_refused(serve, qwen25):
+    serve.instead = Answer({"choices": [{"token_ids": [7], "logprobs": None}]})
+    with pytest.raises(UsageError, match="gives no log-probabilities"):
+        opened(qwen25, serve)
+
+
 def test_an_adapter_on_weights_that_were_changed_is_refused(serve, qwen25):
     serve.label = "prh-9-3"
     with pytest.raises(UsageError, match="has the weights 'prh-9-3', and an adapter needs those it was started with"):
@@ -341,6 +348,22 @@ def test_a_server_that_is_none(serve, qwen25, url, error, message):
     with pytest.raises(error, match=message) as caught:
         opened(qwen25, serve, url=url)
     assert "\n" not in str(caught.value)
+
+
+def test_the_key_is_sent_and_never_said(serve, qwen25, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret1234567890")
+    engine = opened(qwen25, serve)
+    assert set(serve.authorizations) == {"Bearer sk-secret1234567890"}
+    serve.instead = Answer({"error": {"message": "no: sk-secret1234567890"}}, 401)
+
+    async def play():
+        await engine.load_weights(0, qwen25)
+        with pytest.raises(ModelError, match="answers 401: no: ") as caught:
+            await engine.turn(question(), SPEC)
+        assert "secret" not in str(caught.value)
+
+    run(play(), engine)
+    assert "secret" not in str(engine.describe())
 
 
 def test_a_model_is_chosen_by_name(serve, qwen25):
