@@ -3,17 +3,17 @@
 The contract, whatever holds the weights: a new version is taken while nothing is drawn; no turn is drawn with two
 versions; nothing that an older version computed is used afterwards (its cache is emptied); and every turn's version is
 known. ``Synchronised`` keeps it over any ``Holder``: vLLM in this process (``InProcess``: whole weights or an adapter
-from files, and putting itself aside while a trainer uses the GPU), or a running ``vllm serve`` (``Served``; see
-``vllm_server``).
+from files, and putting itself aside while a trainer uses the GPU), or a running ``vllm serve`` (see
+``vllm_weights``).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ..harness.engine import Caps, Engine, Turn, TurnSpec
 from ..harness.errors import ModelError, PrhError
@@ -22,9 +22,6 @@ from ..harness.types import Json, Size, Span
 from .checkpoint import ADAPTER, holds
 from .processor import one_line
 from .vllm_engine import VLLMEngine, lora_request
-
-if TYPE_CHECKING:
-    from .vllm_server import ServedEngine
 
 # vLLM's level of sleep that keeps the weights, in main memory.
 KEEP = 1
@@ -189,69 +186,3 @@ class InProcess:
         """Weights back, an empty cache."""
         await self._llm.wake_up()
         await self._forget()
-
-
-class Served:
-    """The weights of a ``vllm serve``, through its routes for developers.
-
-    Args:
-        name: of the training; ``NAME-VERSION`` is what the server calls a version of its weights.
-        leads: whether this process hands weights over; the others only make sure that they are there.
-        sleeps: whether the server frees its GPU while it is put aside.
-    """
-
-    def __init__(self, engine: ServedEngine, name: str, *, leads: bool, sleeps: bool) -> None:
-        self._engine, self._name = engine, name
-        self._leads, self._sleeps = leads, sleeps
-
-    async def load(self, folder: Path, version: int) -> None:
-        """As ``InProcess``; the folder must be one that the server sees. Raises ModelError, ServerError."""
-        engine, name = self._engine, f"{self._name}-{version}"
-        if holds(folder, ADAPTER):
-            if self._leads:
-                await self._adapt(folder, name)
-            engine.model = name
-            await engine.confirm_listed()
-        else:
-            if self._leads:
-                await self._replace(folder, name)
-            engine.weights = name
-        await engine.confirm()
-
-    async def _adapt(self, folder: Path, name: str) -> None:
-        """An adapter beside the weights that the server was started with, in the place of the one before."""
-        await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
-        if self._engine.model != self._engine.base:
-            await self._post("/v1/unload_lora_adapter", {"lora_name": self._engine.model})
-
-    async def _replace(self, folder: Path, name: str) -> None:
-        """Whole weights, while nobody's turn runs; whatever an older version computed goes."""
-        await self._post("/pause?mode=wait&clear_cache=true")
-        try:
-            body: dict[str, Json] = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
-            await self._post("/collective_rpc", body)
-            await self._forget()
-            await self._post("/update_weight_version", {"new_version": name})
-        except BaseException:
-            with suppress(PrhError):  # what went wrong before is what there is to tell
-                await self._post("/resume")
-            raise
-        await self._post("/resume")
-
-    async def _forget(self) -> None:
-        await self._post("/reset_prefix_cache")
-        await self._post("/reset_encoder_cache")
-
-    async def _post(self, route: str, body: Mapping[str, Json] | None = None) -> None:
-        await self._engine.line.send("POST", route, body or {})
-
-    async def sleep(self) -> None:
-        """Weights to main memory, the cache given up, where the server is to free its GPU."""
-        if self._leads and self._sleeps:
-            await self._post(f"/sleep?level={KEEP}&mode=wait")
-
-    async def wake(self) -> None:
-        """Weights back, an empty cache."""
-        if self._leads and self._sleeps:
-            await self._post("/wake_up")
-            await self._forget()

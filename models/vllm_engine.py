@@ -305,7 +305,7 @@ class VLLMFactory:
         """The same for a trainer: weights that come in versions, and a GPU that is shared with the learner.
 
         With several processes each has a vLLM of its own, on its own GPU. With ``place.server`` all draw from that
-        ``vllm serve`` instead, and the first process alone hands it the weights; see ``vllm_server``.
+        ``vllm serve`` instead, and the first process alone hands it the weights; see ``vllm_weights``.
 
         Args:
             lora_rank: of the adapters that will come, 0 where whole weights do.
@@ -316,7 +316,7 @@ class VLLMFactory:
         from .rollout import InProcess, Synchronised
 
         if place.server:
-            from .vllm_server import open_served
+            from .vllm_weights import open_served
 
             return open_served(model, options, place, adapters=lora_rank > 0)
         extra = {"sleep": "true", "lora_rank": str(lora_rank), **options.extra}

@@ -24,21 +24,17 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import cast
 
-from ..harness.engine import Caps, EngineOptions, Place, Turn, TurnSpec, Usage, smart_resize
+from ..harness.engine import Caps, Turn, TurnSpec, Usage, smart_resize
 from ..harness.errors import ModelError, UsageError
 from ..harness.ledger import Conversation
 from ..harness.media import pixel_digest
 from ..harness.types import Json, Size, Span
-from .checkpoint import fingerprint, resolve_model
-from .loading import load_config
 from .openai_body import Placed, hold
 from .openai_errors import ServerError
 from .openai_messages import PngCache
 from .openai_replies import count
-from .openai_server import Address, read_key, read_list
+from .openai_server import read_list
 from .options import number, read_options
-from .processor import load_libraries
-from .rollout import Served, Synchronised
 from .vllm_engine import FAILED, Speech, sampling_fields
 from .vllm_line import Line
 from .vllm_prompts import Prompt
@@ -276,52 +272,3 @@ def _logprob(row: Json, number: int) -> float:
     if row.get("token_id", number) != number or row.get("token", f"token_id:{number}") != f"token_id:{number}":
         raise ModelError("vLLM gave the log-probability of another token than the one it drew")
     return float(value)
-
-
-def open_served(model: str, options: EngineOptions, place: Place, *, adapters: bool) -> Synchronised:
-    """An engine over a running server, which speaks nothing before weights are handed over.
-
-    Args:
-        adapters: whether adapters will come, beside the weights that the server was started with.
-
-    Raises:
-        ModelError, UsageError, Prerequisite: it cannot be reached or lacks something, or the checkpoint cannot be read.
-    """
-    settings = ServedSettings.read(options.extra)
-    address, line = Address.read(place.server), Line(place.server, read_key(), settings)
-    load_libraries()
-    checkpoint = resolve_model(model, options.revision, options.offline)
-    config = load_config(checkpoint.folder, options.trust_remote_code)
-    speech = Speech.read(config, checkpoint, options.trust_remote_code)
-    engine = asyncio.run(_met(line, address.model, speech, fingerprint(checkpoint), settings))
-    if adapters and engine.weights != UNTOUCHED:
-        message = f"has the weights {engine.weights!r}, and an adapter needs those it was started with"
-        raise UsageError(f"{line.root} {message}: start it again")
-    leads = place.rank == 0
-    holder = Served(engine, place.name, leads=leads, sleeps=settings.sleep)
-    return Synchronised(engine, holder, version=-1, leads=leads)
-
-
-async def _met(line: Line, name: str, speech: Speech, digest: str, settings: ServedSettings) -> ServedEngine:
-    """Get to know a server. Raises ModelError, UsageError."""
-    try:
-        cards = read_list(await line.send("GET", MODELS), line.mask)
-        info = await line.ask(INFO)
-        engine = ServedEngine(line, _base(cards, name, line.root), speech, digest, settings)
-        engine.weights = str(info.get("weight_version"))
-        await engine.probe()
-    except ServerError as fault:
-        raise ModelError(f"{line.root}: {fault}") from None
-    finally:
-        await line.close()
-    return engine
-
-
-def _base(cards: Mapping[str, Mapping[str, Json]], name: str, root: str) -> Mapping[str, Json]:
-    """What a server says of the model that is meant. Raises ModelError, UsageError."""
-    bases = [one for key, one in cards.items() if not one.get("parent") and (not name or key == name)]
-    if len(bases) != 1:
-        raise UsageError(f"{root} serves {', '.join(cards) or 'nothing'}; choose with {root}#NAME")
-    if not count(bases[0], "max_model_len"):
-        raise ModelError(f"{root} does not say how long its context is: it is no vLLM")
-    return bases[0]
