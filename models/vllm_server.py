@@ -252,8 +252,8 @@ def drawn(reply: Mapping[str, Json]) -> tuple[list[int], list[float], str]:
     """Ids, log-probabilities and finish reason of a reply. Raises ModelError where it holds none of use."""
     choice = _choice(reply)
     said = choice.get("token_ids")
-    ids = [one for one in said if isinstance(one, int)] if isinstance(said, list) else None
-    if ids is None or ids != said:
+    ids = [one for one in said if isinstance(one, int)] if isinstance(said, list) else []
+    if ids != said:
         raise ModelError("vLLM's reply holds no token ids")
     reason = str(choice.get("finish_reason") or "stop")
     if reason in FAILED:
