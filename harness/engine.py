@@ -132,6 +132,24 @@ class EngineOptions:
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of the processes that draw one training's rollouts this is, for an engine whose weights change.
+
+    Attributes:
+        rank, world: this process, and how many there are; the first hands weights over where all draw from one server.
+        device: the GPU of this process by number; None where it has none of its own.
+        server: URL of a running server to draw from instead of an engine in this process; empty for none.
+        name: of the training, in what a server calls its weights; no two trainings have the same.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: int | None = None
+    server: str = ""
+    name: str = "prh"
+
+
 class EngineFactory(Protocol):
     """What the group ``prh.engines`` registers.
 

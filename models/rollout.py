@@ -3,20 +3,20 @@
 The contract, whatever holds the weights: a new version is taken while nothing is drawn; no turn is drawn with two
 versions; nothing that an older version computed is used afterwards (its cache is emptied); and every turn's version is
 known. ``Synchronised`` keeps it over any ``Holder``: vLLM in this process (``InProcess``: whole weights or an adapter
-from files, and putting itself aside while a trainer uses the GPU), or a ``vllm serve`` that was started with
-``VLLM_SERVER_DEV_MODE=1`` and ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`` (``Served``).
+from files, and putting itself aside while a trainer uses the GPU), or a running ``vllm serve`` (see
+``vllm_weights``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..harness.engine import Caps, Engine, Turn, TurnSpec
-from ..harness.errors import ModelError
+from ..harness.errors import ModelError, PrhError
 from ..harness.ledger import Conversation
 from ..harness.types import Json, Size, Span
 from .checkpoint import ADAPTER, holds
@@ -47,16 +47,18 @@ class Synchronised:
     """An engine whose weights change between turns.
 
     Attributes:
-        version: of the weights, 0 for those it was opened with.
+        version: of the weights, 0 for those it was opened with; below that nothing is drawn before some come.
         versions: which version drew each turn of each conversation that has not been released.
         vision_ids: ids that only an image may bring into a conversation, where the engine knows them.
+        leads: whether it hands weights over, where several share what holds them; the others come after it.
     """
 
-    def __init__(self, engine: Engine, holder: Holder) -> None:
+    def __init__(self, engine: Engine, holder: Holder, *, version: int = 0, leads: bool = True) -> None:
         self.caps: Caps = engine.caps
         self.vision_ids: frozenset[int] = getattr(engine, "vision_ids", frozenset())
-        self.version = 0
+        self.version = version
         self.versions: dict[str, list[int]] = {}
+        self.leads = leads
         self._engine = engine
         self._holder = holder
         self._drawing = 0
@@ -65,12 +67,12 @@ class Synchronised:
         self._open = asyncio.Event()
         self._open.set()
         self._changing = asyncio.Lock()
-        self._fault = ""
+        self._fault = "" if version >= 0 else "no weights were handed over yet"
 
     @property
     def fingerprint(self) -> str:
         """The opened checkpoint's, and which version came after it."""
-        return self._engine.fingerprint if not self.version else f"{self._engine.fingerprint}@{self.version}"
+        return self._engine.fingerprint if self.version <= 0 else f"{self._engine.fingerprint}@{self.version}"
 
     def fit(self, size: Size, budget: Span) -> Size:
         """As the engine."""
@@ -104,22 +106,27 @@ class Synchronised:
         async with self._quiet():
             if version <= self.version:
                 raise ModelError(f"the weights are of version {self.version}; {version} is not newer")
-            try:
-                await self._holder.load(folder, version)
-            except Exception as error:
-                self._fault = f"version {version} of the weights could not be taken: {one_line(error)}"
-                raise ModelError(self._fault) from None
+            await self._told(self._holder.load(folder, version), f"version {version} of the weights could not be taken")
             self.version, self._fault = version, ""
+
+    async def _told(self, work: Awaitable[None], failure: str) -> None:
+        """Wait for the holder. Raises ModelError where it fails, and nothing more is drawn."""
+        try:
+            await work
+        except Exception as error:  # whatever vLLM, its workers, the GPU and the network raise
+            reason = str(error) if isinstance(error, PrhError) else one_line(error)
+            self._fault = f"{failure}: {reason}"
+            raise ModelError(self._fault) from None
 
     @asynccontextmanager
     async def aside(self) -> AsyncIterator[None]:
-        """While this is entered nothing is drawn, and the GPU is another's."""
+        """While this is entered nothing is drawn, and the GPU is another's. Raises ModelError."""
         async with self._quiet():
-            await self._holder.sleep()
+            await self._told(self._holder.sleep(), "the engine could not be put aside")
             try:
                 yield
             finally:
-                await self._holder.wake()
+                await self._told(self._holder.wake(), "the engine could not be taken up again")
 
     @asynccontextmanager
     async def _quiet(self) -> AsyncIterator[None]:
@@ -156,10 +163,11 @@ class InProcess:
     async def load(self, folder: Path, version: int) -> None:
         """Weights are read anew in every worker; an adapter gets a name of its own, by which caches are kept apart."""
         if holds(folder, ADAPTER):
-            previous, self._adapters = self._adapters, version
-            self._engine.adapter = lora_request(f"version-{version}", version, str(folder))
-            if previous:
-                await self._llm.remove_lora(previous)
+            if self._adapters:
+                await self._llm.remove_lora(self._adapters)
+            adapter = lora_request(f"version-{version}", version, str(folder))
+            await self._llm.add_lora(adapter)  # now: a turn would read the folder when it is asked for
+            self._engine.adapter, self._adapters = adapter, version
             return
         await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
         await self._forget()
@@ -177,45 +185,4 @@ class InProcess:
     async def wake(self) -> None:
         """Weights back, an empty cache."""
         await self._llm.wake_up()
-        await self._forget()
-
-
-Post = Callable[[str, Mapping[str, Json]], Awaitable[Json]]
-
-
-class Served:
-    """The weights of a ``vllm serve``, through its routes for developers.
-
-    Args:
-        post: sends JSON to a route of the server's root, such as ``/sleep``, and raises where it is refused.
-    """
-
-    def __init__(self, post: Post) -> None:
-        self._post = post
-        self._adapter = ""
-
-    async def load(self, folder: Path, version: int) -> None:
-        """As ``InProcess``; the folder must be one that the server sees. An adapter is asked for by its name."""
-        if holds(folder, ADAPTER):
-            name = f"version-{version}"
-            await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
-            if self._adapter:
-                await self._post("/v1/unload_lora_adapter", {"lora_name": self._adapter})
-            self._adapter = name
-            return
-        body: dict[str, Json] = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
-        await self._post("/collective_rpc", body)
-        await self._forget()
-
-    async def _forget(self) -> None:
-        await self._post("/reset_prefix_cache", {})
-        await self._post("/reset_encoder_cache", {})
-
-    async def sleep(self) -> None:
-        """Weights to main memory, the cache given up."""
-        await self._post(f"/sleep?level={KEEP}", {})
-
-    async def wake(self) -> None:
-        """Weights back, an empty cache."""
-        await self._post("/wake_up", {})
         await self._forget()

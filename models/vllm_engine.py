@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..harness.engine import Caps, EngineOptions, Finish, Turn, TurnSpec, Usage, smart_resize
-from ..harness.errors import ModelError, Prerequisite, PrhError
+from ..harness.engine import Caps, EngineOptions, Finish, Place, Turn, TurnSpec, Usage, smart_resize
+from ..harness.errors import ModelError, Prerequisite, PrhError, UsageError
 from ..harness.ledger import Conversation
 from ..harness.types import Json, Size, Span
 from .checkpoint import Checkpoint, defaults, fingerprint, resolve_model
@@ -31,7 +31,7 @@ from .render import Renderer
 from .speech import end_tokens
 from .transformers_engine import open_processor
 from .vllm_prompts import Prompt, Prompts
-from .vllm_settings import Settings, engine_arguments
+from .vllm_settings import Settings, alone, engine_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -124,6 +124,21 @@ class Speech:
         spoken = ids[:-1] if ids and ids[-1] in self.ends else ids
         return self.processor.decode([number for number in spoken if number < len(self.processor.tokenizer)])
 
+    def stops(self) -> list[int]:
+        """Ids that end a turn: the model's own, and those that only an image may bring."""
+        return sorted({*self.ends, *self.processor.vision_ids})
+
+    def turn(
+        self, ids: Sequence[int], logprobs: Sequence[float] | None, reason: str, usage: Usage, seconds: float
+    ) -> Turn:
+        """A turn of what vLLM gave. Raises ModelError where tokens or their log-probabilities are missing."""
+        if not ids:
+            raise ModelError("vLLM ended the turn before its first token")
+        if logprobs is None or len(logprobs) != len(ids):
+            raise ModelError("vLLM gave no log-probability for each token; is its logprobs setting overridden?")
+        text = self.text(ids)
+        return Turn(text, tuple(ids), tuple(logprobs), self.finish(ids, text, reason), usage=usage, seconds=seconds)
+
 
 class VLLMEngine:
     """Serves turns of one checkpoint.
@@ -161,16 +176,10 @@ class VLLMEngine:
         """The next turn. Raises ModelError."""
         start = time.perf_counter()
         prompt = await asyncio.to_thread(self.speech.prompts.write, conversation)
-        room = self.context - len(prompt.expanded or prompt.sent)
-        if room <= 0:
-            message = f"the conversation has {self.context - room} tokens and the model's context holds {self.context}"
-            raise ModelError(f"{message}: lower the pixel budget or the number of turns")
+        room = prompt.room(self.context)
         fields = await asyncio.to_thread(prompt.fields, self.speech.processor.factor)
-        output = await self._generate(fields, sampling(spec, room, self._stops()), self._copy(conversation))
+        output = await self._generate(fields, sampling(spec, room, self.speech.stops()), self._copy(conversation))
         return self._read(prompt, output, time.perf_counter() - start)
-
-    def _stops(self) -> list[int]:
-        return sorted({*self.speech.ends, *self.speech.processor.vision_ids})
 
     def _copy(self, conversation: Conversation) -> int | None:
         """Which copy of the model has this conversation's cache."""
@@ -204,16 +213,10 @@ class VLLMEngine:
     def _read(self, prompt: Prompt, output: Output, seconds: float) -> Turn:
         prompt.check(output.prompt_token_ids)
         made = output.outputs[0]
-        ids = tuple(made.token_ids)
-        if not ids:
-            raise ModelError("vLLM ended the turn before its first token")
-        if made.logprobs is None or len(made.logprobs) != len(ids):
-            raise ModelError("vLLM gave no log-probability for each token; is its logprobs setting overridden?")
-        chosen = tuple(float(row[number].logprob) for row, number in zip(made.logprobs, ids, strict=True))
-        text = self.speech.text(ids)
-        finish = self.speech.finish(ids, text, made.finish_reason or "stop")
+        ids, rows = made.token_ids, made.logprobs or ()
+        chosen = [float(row[number].logprob) for row, number in zip(rows, ids, strict=False)]
         usage = Usage(len(output.prompt_token_ids or prompt.sent), len(ids), output.num_cached_tokens or 0)
-        return Turn(text, ids, chosen, finish, usage=usage, seconds=seconds)
+        return self.speech.turn(ids, chosen, made.finish_reason or "stop", usage, seconds)
 
     async def release(self, conversation: Conversation) -> None:
         """Nothing is kept for a conversation; its blocks of cache are freed when others need the room."""
@@ -238,22 +241,26 @@ def sampling(spec: TurnSpec, room: int, stops: Sequence[int]) -> object:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    return SamplingParams(**sampling_fields(spec, room, stops), output_kind=RequestOutputKind.FINAL_ONLY)
+
+
+def sampling_fields(spec: TurnSpec, room: int, stops: Sequence[int]) -> dict[str, object]:
+    """The same by name, as a server takes it too. Raises ModelError where it cannot be drawn so."""
     if len(spec.banned_ids) > MOST_BANS:
         raise ModelError(f"vLLM can ban {MOST_BANS} ids at most, not {len(spec.banned_ids)}")
-    return SamplingParams(
-        temperature=spec.temperature,
-        top_p=spec.top_p,
-        seed=spec.seed,
-        max_tokens=min(spec.max_new_tokens, room),
-        stop=list(spec.stop),
-        stop_token_ids=list(stops),
-        include_stop_str_in_output=True,
-        detokenize=bool(spec.stop),
-        skip_special_tokens=False,
-        logprobs=0,
-        logit_bias=dict.fromkeys(spec.banned_ids, BAN) or None,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
+    return {
+        "temperature": spec.temperature,
+        "top_p": spec.top_p,
+        "seed": spec.seed,
+        "max_tokens": min(spec.max_new_tokens, room),
+        "stop": list(spec.stop),
+        "stop_token_ids": list(stops),
+        "include_stop_str_in_output": True,
+        "detokenize": bool(spec.stop),
+        "skip_special_tokens": False,
+        "logprobs": 0,
+        "logit_bias": dict.fromkeys(spec.banned_ids, BAN) or None,
+    }
 
 
 class VLLMFactory:
@@ -294,8 +301,11 @@ class VLLMFactory:
             engine.adapter = lora_request("adapter", 1, str(checkpoint.adapter))
         return engine
 
-    def versioned(self, model: str, options: EngineOptions, lora_rank: int) -> Synchronised:
+    def versioned(self, model: str, options: EngineOptions, lora_rank: int, place: Place) -> Synchronised:
         """The same for a trainer: weights that come in versions, and a GPU that is shared with the learner.
+
+        With several processes each has a vLLM of its own, on its own GPU. With ``place.server`` all draw from that
+        ``vllm serve`` instead, and the first process alone hands it the weights; see ``vllm_weights``.
 
         Args:
             lora_rank: of the adapters that will come, 0 where whole weights do.
@@ -305,8 +315,19 @@ class VLLMFactory:
         """
         from .rollout import InProcess, Synchronised
 
+        if place.server:
+            from .vllm_weights import open_served
+
+            return open_served(model, options, place, adapters=lora_rank > 0)
         extra = {"sleep": "true", "lora_rank": str(lora_rank), **options.extra}
-        engine = self.open(model, replace(options, extra=extra))
+        settings = Settings.read(extra)
+        if place.world > 1 and settings.tensor_parallel * settings.data_parallel > 1:
+            message = (
+                "each of several processes has a vLLM on its own GPU: leave tensor_parallel and data_parallel at 1"
+            )
+            raise UsageError(f"{message}, or draw from a server")
+        with alone(place.device if place.world > 1 else None):
+            engine = self.open(model, replace(options, extra=extra))
         return Synchronised(engine, InProcess(engine))
 
 

@@ -54,11 +54,25 @@ class Prompt:
         names = [pixel_digest(image) for image in self.images]
         return {**prompt, "multi_modal_data": {"image": list(self.images)}, "multi_modal_uuids": {"image": names}}
 
-    def check(self, said: Sequence[int] | None) -> None:
-        """Compare with the prompt that vLLM says it ran. Raises ModelError."""
-        if not self.expanded or said is None or tuple(said) == self.expanded:
+    def room(self, context: int) -> int:
+        """How many tokens a context of this size leaves for the reply. Raises ModelError where it leaves none."""
+        length = len(self.expanded or self.sent)
+        if length >= context:
+            message = f"the conversation has {length} tokens and the model's context holds {context}"
+            raise ModelError(f"{message}: lower the pixel budget or the number of turns")
+        return context - length
+
+    def check(self, said: Sequence[int] | None, count: int = 0) -> None:
+        """Compare with the prompt that vLLM says it ran, or with its length where it says no more. Raises ModelError.
+
+        Args:
+            count: tokens of that prompt; 0 where that is not said.
+        """
+        same = count in (0, len(self.expanded)) if said is None else tuple(said) == self.expanded
+        if not self.expanded or same:
             return
-        message = f"vLLM read a prompt of {len(said)} tokens where the conversation has {len(self.expanded)}"
+        read = count if said is None else len(said)
+        message = f"vLLM read a prompt of {read} tokens where the conversation has {len(self.expanded)}"
         raise ModelError(f"{message}: it resized or moved an image; check its version and processor settings")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,19 @@ from .options import number, read_options
 BACKENDS = ("mp", "ray")
 # What vLLM makes room for where nothing is said, and the ranks it knows.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+# What a launcher tells its processes of one another. vLLM's own would believe it: with torchrun's store they wait for
+# a server that is not theirs (torch.distributed.rendezvous, ``TORCHELASTIC_USE_AGENT_STORE``).
+LAUNCHED = (
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +129,24 @@ def fitting(rank: Json, where: str) -> int:
     if not found:
         raise ModelError(f"{where}: the rank {rank!r} cannot be served by vLLM: at most {RANKS[-1]}")
     return found[0]
+
+
+@contextmanager
+def alone(device: int | None) -> Iterator[None]:
+    """While this is entered, processes that are started believe that no launcher started this one.
+
+    Args:
+        device: the only GPU that they see, counted among those that this process sees; None for all of them.
+    """
+    hidden = [name for name in os.environ if name in LAUNCHED or name.startswith("TORCHELASTIC_")]
+    before = {name: os.environ.get(name) for name in (*hidden, DEVICES)}
+    for name in hidden:
+        del os.environ[name]
+    if device is not None:
+        seen = [name for name in (before[DEVICES] or "").split(",") if name]
+        os.environ[DEVICES] = seen[device % len(seen)] if seen else str(device)
+    try:
+        yield
+    finally:
+        os.environ.pop(DEVICES, None)
+        os.environ.update({name: value for name, value in before.items() if value is not None})

@@ -57,8 +57,10 @@ class RolloutPart:
         batch: rollouts that run at once on a process; ``concurrency`` that are under way.
         profile: how answers are read.
         max_error_share: share of rollouts that may end in errors before the training ends.
-        engine: another engine to sample from, in this process: ``vllm``, with its ``options``; empty for the one that
-            is trained. It takes the weights from files, and is put aside while the learner works.
+        engine: another engine to sample from, one in each process: ``vllm``, with its ``options``; empty for the one
+            that is trained. It takes the weights from files, and is put aside while the learner works.
+        server: URL of a running `vllm serve` from which all processes sample instead; it sees ``--out`` by the same
+            path.
         copy: whether to sample from a copy of the weights, of ``dtype``; weights that are sharded always are copied.
         keep: how many rounds' rollouts stay on the disk; 0 for all.
     """
@@ -74,6 +76,7 @@ class RolloutPart:
     profile: str = "strict"
     max_error_share: float = 0.05
     engine: str = ""
+    server: str = ""
     options: Mapping[str, Json] = field(default_factory=dict)
     copy: bool = False
     dtype: str = "auto"
@@ -90,6 +93,8 @@ class RolloutPart:
         if self.top_p != 1:
             message = "a ratio of probabilities needs those of all tokens, which top-p takes from some"
             raise UsageError(f"rollout.top_p must be 1, not {self.top_p}: {message}")
+        if self.server and self.engine != "vllm":
+            raise UsageError('rollout.server is a `vllm serve`: it needs rollout.engine = "vllm"')
         if self.engine and self.copy:
             raise UsageError("rollout.copy is for the engine that is trained; leave it out with rollout.engine")
         if not 0 <= self.max_error_share <= 1:

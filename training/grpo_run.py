@@ -23,7 +23,7 @@ from ..harness.types import Json
 from . import checkpoints
 from .batches import Batch, step_seed
 from .compose import Composer, Library, by_row
-from .grpo_training import Ended, GrpoTraining, Sampled, State
+from .grpo_training import Ended, GrpoTraining, Sampled, State, engine_dead
 from .lean import Lean, lean
 from .loop import Work
 from .policy import PolicyLearner, PolicyUpdate, Voice
@@ -31,7 +31,7 @@ from .questions import Stream
 from .replay import Entry, Store
 from .rollouts import Drawn, Rollouts, Round, Sampler, check_whole
 from .rounds import Judged, Jury, entries, plan, tell, trim
-from .speaking import Apart, Own, Speaking
+from .speaking import Apart, Own, Peers, Speaking
 from .watcher import Watcher
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ class GrpoRun(Work[GrpoTraining]):
         config = self.training.config
         if not config.rollout.engine:
             return Own(self.training, self.policy, main=self.main)
-        if self.several or config.train.deterministic:
-            reason = "one process" if self.several else "the trained engine, since `deterministic` empties its caches"
+        if config.train.deterministic:
+            reason = "the trained engine, since `deterministic` empties its caches"
             raise UsageError(f"rollout.engine {config.rollout.engine!r} cannot be used here: this needs {reason}")
-        return Apart(self.training, partial(self._write, resumable=False), self.runner.run)
+        return Apart(self.training, partial(self._write, resumable=False), self.runner.run, Peers(self.accelerator))
 
     @property
     def speaker(self) -> Drawn:
@@ -102,8 +102,9 @@ class GrpoRun(Work[GrpoTraining]):
         return self.speaking.engine
 
     def _sync(self) -> None:
-        """Let the engine speak with the weights as they are; every process must take part."""
-        self.speaking.sync(self.step)
+        """Let the engine speak with the weights as they are; every process must take part. Raises Ended."""
+        with engine_dead():
+            self.speaking.sync(self.step)
 
     # -- to the end ------------------------------------------------------------------------------
 
@@ -160,7 +161,8 @@ class GrpoRun(Work[GrpoTraining]):
         start = time.perf_counter()
         self.library.turn_to(state.round)
         sampled = self._sampled()
-        self.speaking.rest()
+        with engine_dead():
+            self.speaking.rest()
         # The store as it was stays until the round is done: whoever goes on amid it plans it again.
         store = copy.deepcopy(self.store)
         updates = plan(sampled.judged, sampled.wanted, store, config)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from ..harness.errors import ModelError
 from ..harness.types import Json
 from .grpo_config import GrpoConfig
 from .loop import Training
@@ -55,6 +57,15 @@ class Ended(Exception):  # noqa: N818 - not a fault of ours: it names how a trai
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
+
+
+@contextmanager
+def engine_dead() -> Iterator[None]:
+    """Where the engine that samples fails, the training ends, with everything kept. Raises Ended."""
+    try:
+        yield
+    except ModelError as error:
+        raise Ended("engine_dead", str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)

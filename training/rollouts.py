@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ..harness.engine import Caps, Engine, Turn, TurnSpec
-from ..harness.errors import StoreError, UsageError
+from ..harness.errors import ModelError, StoreError, UsageError
 from ..harness.evaluate import score
 from ..harness.ledger import Conversation
 from ..harness.manifest import check_same, environment
@@ -73,6 +73,11 @@ class Sampler:
         self._forget = cast(Speaker, engine).forget if deterministic else None
         self.caps: Caps = engine.caps
         self.fingerprint = engine.fingerprint
+
+    @property
+    def version(self) -> int | None:
+        """Of the weights that draw, where the engine knows it."""
+        return getattr(self.engine, "version", None)
 
     def fit(self, size: Size, budget: Span) -> Size:
         return self.engine.fit(size, budget)
@@ -195,7 +200,15 @@ class Rollouts:
         return replace(own.setting, seed=step_seed(self.config.train.seed, number))
 
     def sample(self, wanted: Round, engine: Engine) -> int:
-        """Run this process's share of what is missing of a round; how many episodes that were. Raises StoreError."""
+        """Run this process's share of what is missing of a round; how many episodes that were.
+
+        Raises:
+            StoreError: a record could not be written.
+            ModelError: the engine has other weights than the round's.
+        """
+        held = getattr(engine, "version", None)
+        if held not in (None, wanted.version):
+            raise ModelError(f"the engine has version {held} of the weights, and the round is of {wanted.version}")
         jobs = {task: self._missing(wanted, task) for task in _by_task(wanted.queries)}
         jobs = {task: rows for task, rows in jobs.items() if rows}
         if jobs:

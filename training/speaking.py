@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
+from accelerate import Accelerator
 
-from ..harness.engine import Engine, EngineOptions
-from ..harness.errors import UsageError
+from ..harness.engine import Engine, EngineOptions, Place
+from ..harness.errors import ModelError, PrhError, UsageError
 from ..harness.evaluate import find_engine
 from ..harness.registry import guarded
 from . import checkpoints
@@ -23,6 +26,8 @@ from .trainable import open_trainable
 from .weights import ready
 
 SPOKEN = ".spoken"
+# Of what one process tells the others, in bytes.
+LONGEST = 600
 
 
 class Speaking(Protocol):
@@ -36,11 +41,15 @@ class Speaking(Protocol):
     def engine(self) -> Drawn: ...
 
     def sync(self, step: int) -> None:
-        """Hand over the weights as they are after a step; every process must take part. Raises ModelError."""
+        """Hand over the weights as they are after a step; every process must take part.
+
+        Raises:
+            ModelError: they could not be taken, on every process alike.
+        """
         ...
 
     def rest(self) -> None:
-        """Nothing is drawn until the weights are handed over again: the device is the learner's."""
+        """Nothing is drawn until the weights are handed over again: the device is the learner's. Raises as ``sync``."""
         ...
 
     def close(self) -> None:
@@ -93,14 +102,35 @@ class Versioned(Drawn, Protocol):
     """An engine of its own whose weights come in versions, from files; see ``prh.models.rollout``."""
 
     version: int
+    leads: bool
 
     async def load_weights(self, version: int, folder: Path) -> None: ...
 
     def aside(self) -> AbstractAsyncContextManager[None]: ...
 
 
+class Peers:
+    """The processes of a training. Whatever is asked here, every process must ask."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.device: int | None = accelerator.device.index if accelerator.device.type == "cuda" else None
+
+    def told(self, text: str) -> list[str]:
+        """What each process says, in their order, cut to ``LONGEST`` bytes."""
+        if self.world == 1:
+            return [text]
+        data = text.encode()[:LONGEST].ljust(LONGEST, b"\0")
+        mine = torch.tensor([list(data)], dtype=torch.uint8, device=self._accelerator.device)
+        every = cast(torch.Tensor, self._accelerator.gather(mine)).cpu()
+        return [bytes(row.tolist()).rstrip(b"\0").decode(errors="ignore") for row in every]
+
+
 class Apart:
     """An engine of its own draws, and is put aside while the learner works: that of a factory with ``versioned``.
+
+    What fails on one process fails on all of them, with the words of the first.
 
     Args:
         write: writes a checkpoint of the weights as they are after a step.
@@ -112,31 +142,59 @@ class Apart:
         training: GrpoTraining,
         write: Callable[[Path, int], None],
         run: Callable[[Coroutine[Any, Any, None]], None],
+        peers: Peers,
     ) -> None:
         config = training.config
-        name, rank = config.rollout.engine, config.lora.rank
-        factory: Any = find_engine(config.model.base, name)
+        part, rank = config.rollout, config.lora.rank
+        factory: Any = find_engine(config.model.base, part.engine)
         if not hasattr(factory, "versioned"):
-            raise UsageError(f"rollout.engine {name!r} takes no weights while it runs; use transformers or vllm")
-        extra = {key: str(value) for key, value in config.rollout.options.items()}
-        options = EngineOptions(dtype=config.rollout.dtype, extra=extra)
-        self._training, self._write, self._run = training, write, run
+            raise UsageError(f"rollout.engine {part.engine!r} takes no weights while it runs; use transformers or vllm")
+        extra = {key: str(value) for key, value in part.options.items()}
+        options = EngineOptions(dtype=part.dtype, extra=extra)
+        name = peers.told(f"prh-{secrets.token_hex(4)}")[0]
+        place = Place(peers.rank, peers.world, peers.device, part.server, name)
+        self._write, self._run, self._peers = write, run, peers
+        self._main, self._whole = peers.rank == 0, not rank
+        self._folder = (training.out / SPOKEN).absolute()
         self._aside = AsyncExitStack()
         self.engine: Versioned = guarded(
-            f"the engine {name}", lambda: factory.versioned(config.model.base, options, rank)
+            f"the engine {part.engine}", lambda: factory.versioned(config.model.base, options, rank, place)
         )
 
     def sync(self, step: int) -> None:
-        self._run(self._aside.aclose())
-        if step > self.engine.version:
-            folder = self._training.out / SPOKEN
-            self._write(folder, step)
-            self._run(self.engine.load_weights(step, folder))
-            checkpoints.drop(folder)
+        self._together(self._aside.aclose)
+        if step <= self.engine.version:
+            return
+        self._write(self._folder, step)
+        self._peers.told("")  # the folder is there for all
+        for leads in (True, False):
+            mine = self.engine.leads is leads
+            self._together(partial(self.engine.load_weights, step, self._folder) if mine else None)
+        if self._main and self._whole:  # an adapter may be read again
+            checkpoints.drop(self._folder)
+
+    def _together(self, work: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
+        """Do something, and learn whether all could. Raises ModelError on every process where one of them does."""
+        fault = ""
+        try:
+            if work:
+                self._run(work())
+        except ModelError as error:
+            fault = str(error)
+        found = [(rank, one) for rank, one in enumerate(self._peers.told(fault)) if one]
+        if found:
+            rank, one = found[0]
+            raise ModelError(f"process {rank}: {one}" if self._peers.world > 1 else one)
 
     def rest(self) -> None:
-        self._run(self._aside.enter_async_context(self.engine.aside()))
+        async def put_aside() -> None:
+            await self._aside.enter_async_context(self.engine.aside())
+
+        self._together(put_aside)
 
     def close(self) -> None:
-        self._run(self._aside.aclose())
-        self._run(cast(Engine, self.engine).close())
+        for work in (self._aside.aclose, cast(Engine, self.engine).close):
+            with suppress(PrhError):  # an engine that died has been told of, or has nothing left to draw
+                self._run(work())
+        if self._main:
+            checkpoints.drop(self._folder)

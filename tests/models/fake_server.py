@@ -251,9 +251,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        fake = self.server.fake
-        fake.lists += 1
-        self.give(fake.list_answer or Answer({"object": "list", "data": fake.models}))
+        self.give(self.server.fake.listing(self.path))
 
     def do_POST(self):
         fake = self.server.fake
@@ -332,11 +330,14 @@ class FakeServer:
     Attributes:
         plan: what the next chat requests get instead of the usual, in order: an ``Answer``, None for the usual, or a
             function of the handler and the request that gives one of these.
+        handler: what reads its requests.
         requests: the chat requests that were well formed, in order.
         faults: what was wrong with the others.
         most: most requests at once.
         left: how often a client went away while it was waited for.
     """
+
+    handler = Handler
 
     def __init__(self, software="vllm", reply=None):
         card = {
@@ -362,12 +363,17 @@ class FakeServer:
         assert path == "/v1/chat/completions", path
         check(request, self.models[0].get("owned_by") if self.models else "")
 
+    def listing(self, path):
+        """What a GET is answered, whatever its path."""
+        self.lists += 1
+        return self.list_answer or Answer({"object": "list", "data": self.models})
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self):
-        self.listener = Listener(("127.0.0.1", self.port), Handler)
+        self.listener = Listener(("127.0.0.1", self.port), self.handler)
         self.listener.fake = self
         self.port = self.listener.server_address[1]
         self.thread = threading.Thread(target=self.listener.serve_forever, args=(0.01,), daemon=True)

@@ -5,9 +5,11 @@ forward over everything for each of them, without a cache, in transformers' own 
 """
 
 import asyncio
+import copy
 import enum
 import json
 import sys
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,16 @@ class RequestOutputKind(enum.Enum):
     CUMULATIVE = 0
     DELTA = 1
     FINAL_ONLY = 2
+
+
+def adapted(model, folder):
+    """A copy of a model with the adapter that a folder holds; AssertionError where it holds none of its weights."""
+    import peft
+
+    assert (Path(folder) / "adapter_model.safetensors").is_file(), f"no adapter in {folder}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft still uses names that transformers has retired
+        return peft.PeftModel.from_pretrained(copy.deepcopy(model), folder).eval()
 
 
 def known(names, given):
@@ -85,6 +97,7 @@ class Llm:
     running: Counter = field(default_factory=Counter)
     closed: int = 0
     asleep: bool = False
+    adapters: dict = field(default_factory=dict)
     hold: asyncio.Event | None = None
 
     def __post_init__(self):
@@ -110,17 +123,26 @@ class Llm:
             if isinstance(planned, Exception):
                 self.errored = isinstance(planned, EngineDeadError)
                 raise planned
-            yield self._answer(prompt, sampling_params, planned)
+            yield self.answer(prompt, sampling_params, planned, self.adapted(given.get("lora_request")))
         finally:
             self.closed += 1
 
-    def _answer(self, prompt, params, finish):
+    def adapted(self, request):
+        """The model with an adapter, read from its folder as it is first asked for."""
+        if request is None:
+            return None
+        assert self.args.enable_lora
+        if request.lora_int_id not in self.adapters:
+            self.adapters[request.lora_int_id] = adapted(self.model, request.lora_path)
+        return self.adapters[request.lora_int_id]
+
+    def answer(self, prompt, params, finish, model=None):
         images = [self._sized(image, prompt) for image in prompt.get("multi_modal_data", {}).get("image", [])]
         uuids = prompt.get("multi_modal_uuids", {}).get("image", [])
         assert len(uuids) == len(images)
         assert all(isinstance(one, str) for one in uuids)
         ids = self._expanded(prompt["prompt_token_ids"], images)
-        made, logprobs = self._draw(ids, images, params)
+        made, logprobs = self._draw(ids, images, params, model or self.model)
         reason = finish or ("length" if len(made) >= params.max_tokens and not self._ends(made, params) else "stop")
         row = [{number: SimpleNamespace(logprob=value)} for number, value in zip(made, logprobs, strict=True)]
         output = SimpleNamespace(token_ids=made, logprobs=row, finish_reason=reason, text="", index=0)
@@ -149,7 +171,7 @@ class Llm:
         text = self.tokenizer.decode(made, skip_special_tokens=False) if params.stop else ""
         return made[-1] in params.stop_token_ids or any(word in text for word in params.stop)
 
-    def _draw(self, ids, images, params):
+    def _draw(self, ids, images, params, model):
         inputs = {}
         if images:
             made = [patches(image, 14, *self._means()) for image in images]
@@ -162,7 +184,7 @@ class Llm:
             whole = torch.tensor([[*ids, *drawn]])
             kinds = (whole == self.model.config.image_token_id).int()
             with torch.inference_mode():
-                logits = self.model(input_ids=whole, mm_token_type_ids=kinds, **inputs, use_cache=False).logits[0, -1]
+                logits = model(input_ids=whole, mm_token_type_ids=kinds, **inputs, use_cache=False).logits[0, -1]
             logits = logits.clone()
             for number, bias in (params.logit_bias or {}).items():
                 logits[number] += bias
@@ -188,6 +210,10 @@ class Llm:
             known(INTERFACE["methods"][name], given)
             assert len(args) + len(given) <= len(INTERFACE["methods"][name])
             self.calls.append((name, args, given))
+            if name == "add_lora":
+                self.adapted(*args)
+            if name == "remove_lora":
+                del self.adapters[args[0]]
             if name in ("sleep", "wake_up"):
                 self.asleep = name == "sleep"
             if args == ("reload_weights",) and (Path(given["kwargs"]["weights_path"]) / "config.json").is_file():

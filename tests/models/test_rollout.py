@@ -2,16 +2,21 @@
 
 import asyncio
 import json
+import os
 import random
+import shutil
 
 import pytest
-from prh.harness.engine import EngineOptions, Turn, TurnSpec
-from prh.harness.errors import ModelError
+from prh.harness.engine import EngineOptions, Place, Turn, TurnSpec
+from prh.harness.errors import ModelError, UsageError
 from prh.harness.scripted import ScriptedEngine
-from prh.models.rollout import InProcess, Served, Synchronised
+from prh.models.rollout import InProcess, Synchronised
 from prh.models.vllm_engine import VLLMFactory
+from prh.models.vllm_settings import alone
 from prh.tests.models import fake_vllm
 from prh.tests.models.support import conversation, noise, reply, run, say
+from prh.tests.models.versions import adapter, learners
+from prh.tests.models.versions import question as asked
 
 SPEC = TurnSpec(8)
 
@@ -183,19 +188,23 @@ def test_whole_weights_are_read_anew_and_old_caches_emptied(opened, tmp_path):
     assert llm.args.enable_sleep_mode
 
 
-def test_adapters_are_told_apart_by_name(opened, tmp_path):
-    engine, llm = opened
-    (tmp_path / "adapter_config.json").write_text("{}")
+def test_adapters_are_told_apart_by_name_and_read_at_once(qwen25, monkeypatch, tmp_path):
+    """A folder that is gone once an adapter was handed over is not missed."""
+    started = fake_vllm.install(monkeypatch)
+    engine = VLLMFactory().versioned(str(qwen25), EngineOptions(), 4, Place())
 
     async def play():
         for version in (1, 2):
-            await engine.load_weights(version, tmp_path)
-            await engine.turn(question(), SPEC)
+            model = adapter(qwen25, tmp_path / "spoken", version)
+            await engine.load_weights(version, tmp_path / "spoken")
+            shutil.rmtree(tmp_path / "spoken")
+            turn = await engine.turn(asked(), SPEC)
+            assert turn.logprobs == pytest.approx(learners(qwen25, model, turn), abs=1e-4)
 
     run(play())
-    used = [given["lora_request"] for _, _, given in llm.requests]
+    used = [given["lora_request"] for _, _, given in started[0].requests]
     assert [(one.lora_name, one.lora_int_id) for one in used] == [("version-1", 1), ("version-2", 2)]
-    assert llm.calls == [("remove_lora", (1,), {})]
+    assert [name for name, _, _ in started[0].calls] == ["add_lora", "remove_lora", "add_lora"]
 
 
 def test_a_cache_that_is_not_emptied_ends_the_drawing(opened, tmp_path):
@@ -211,32 +220,49 @@ def test_a_cache_that_is_not_emptied_ends_the_drawing(opened, tmp_path):
     run(play())
 
 
-def test_a_server_is_told_the_same(tmp_path):
-    sent = []
+# -- several processes -------------------------------------------------------------------------------------------
 
-    async def post(route, body):
-        sent.append((route, body))
-        return {}
 
-    async def play():
-        holder = Served(post)
-        await holder.load(tmp_path, 1)
-        await holder.sleep()
-        await holder.wake()
-        (tmp_path / "adapter_config.json").write_text("{}")
-        await holder.load(tmp_path, 2)
-        await holder.load(tmp_path, 3)
+def test_a_rank_has_a_vllm_of_its_own_that_knows_no_launcher(qwen25, monkeypatch):
+    """What vLLM's own processes would see of the launcher and of other ranks' GPUs, as it starts and after."""
+    started, seen = fake_vllm.install(monkeypatch), []
+    launched = {
+        "RANK": "3",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "4",
+        "MASTER_PORT": "1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    for name, value in {**launched, "CUDA_VISIBLE_DEVICES": "4,7", "OTHER": "1"}.items():
+        monkeypatch.setenv(name, value)
+    real = fake_vllm.Llm.__post_init__
+    monkeypatch.setattr(fake_vllm.Llm, "__post_init__", lambda self: seen.append(dict(os.environ)) or real(self))
+    VLLMFactory().versioned(str(qwen25), EngineOptions(), 0, Place(3, 4, 1))
+    assert len(started) == 1
+    assert not set(launched) & set(seen[0])
+    assert (seen[0]["CUDA_VISIBLE_DEVICES"], seen[0]["OTHER"]) == ("7", "1")
+    assert launched.items() <= os.environ.items()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
+    VLLMFactory().versioned(str(qwen25), EngineOptions(), 0, Place())
+    assert seen[1]["CUDA_VISIBLE_DEVICES"] == "4,7", "one process keeps all GPUs"
 
-    run(play())
-    folder = str(tmp_path)
-    resets = [("/reset_prefix_cache", {}), ("/reset_encoder_cache", {})]
-    assert sent == [
-        ("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}}),
-        *resets,
-        ("/sleep?level=1", {}),
-        ("/wake_up", {}),
-        *resets,
-        ("/v1/load_lora_adapter", {"lora_name": "version-2", "lora_path": folder}),
-        ("/v1/load_lora_adapter", {"lora_name": "version-3", "lora_path": folder}),
-        ("/v1/unload_lora_adapter", {"lora_name": "version-2"}),
-    ]
+
+@pytest.mark.parametrize(
+    ("before", "device", "after"), [(None, 2, "2"), ("", 1, "1"), ("5", 0, "5"), ("1,3", None, "1,3")]
+)
+def test_the_gpu_of_a_rank(monkeypatch, before, device, after):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    with alone(device):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == after
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+
+
+@pytest.mark.parametrize("name", ["tensor_parallel", "data_parallel"])
+def test_a_rank_spreads_its_vllm_over_no_other_ranks_gpu(qwen25, monkeypatch, name):
+    fake_vllm.install(monkeypatch)
+    options = EngineOptions(extra={name: "2"})
+    assert VLLMFactory().versioned(str(qwen25), options, 0, Place()).version == 0
+    with pytest.raises(UsageError, match="leave tensor_parallel and data_parallel at 1, or draw from a server"):
+        VLLMFactory().versioned(str(qwen25), options, 0, Place(0, 2))

@@ -13,6 +13,7 @@ from prh.models.vllm_engine import VLLMFactory, vllm_version
 from prh.models.vllm_settings import Settings, lora_rank
 from prh.tests.models import fake_vllm
 from prh.tests.models.support import conversation, noise, prompt_ids, reply, run, say
+from prh.tests.models.versions import adapter
 
 SPEC = TurnSpec(12)
 
@@ -128,7 +129,7 @@ def test_a_vision_token_makes_a_turn_malformed(opened):
     engine, llm = opened()
     vocabulary = range(llm.model.config.get_text_config().vocab_size)
     stray = min(engine.speech.processor.vision_ids)
-    llm._draw = lambda ids, images, params: ([*list(vocabulary)[40:42], stray], [0.0] * 3)
+    llm._draw = lambda ids, images, params, model: ([*list(vocabulary)[40:42], stray], [0.0] * 3)
     assert run(engine.turn(question(), SPEC)).finish == "malformed"
 
 
@@ -204,8 +205,7 @@ def test_what_it_is_started_with(opened):
 
 
 def test_an_adapter_is_served_beside_its_base(qwen25, started, tmp_path):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(qwen25), "r": 20}))
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    adapter(qwen25, tmp_path, rank=20)
     engine = VLLMFactory().open(str(tmp_path), EngineOptions())
     run(engine.turn(question(), SPEC))
     assert (started[0].args.enable_lora, started[0].args.max_lora_rank) == (True, 32)

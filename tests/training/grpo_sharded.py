@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import torch
+from accelerate import DistributedType, PartialState
 from prh.tests.training import bandit, sharded
 from prh.training import grpo, loop
 from prh.training.checkpoints import read_log
@@ -28,5 +29,6 @@ def log(out):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    loop.Accelerator = sharded.sharding
+    loop.new_accelerator = sharded.sharding
     run(Path(sys.argv[1]) / "two")
+    assert PartialState().distributed_type == DistributedType.FSDP

@@ -91,6 +91,7 @@ def main(out, model, layout):
     from safetensors.torch import save_file
 
     accelerator = new_accelerator()
+    assert accelerator.num_processes == 2
     engine = TransformersFactory().open(model, EngineOptions(attention="eager", device="cpu"))
     config = chosen(loss={"kind": "dapo"}, train={"micro": MICRO, "layout": layout})
     stage = acting.on_disk(out, engine, config, acting.questions(NUMBERS))

@@ -102,6 +102,7 @@ def main(out, folders):
     from safetensors.torch import save_file
 
     accelerator = new_accelerator()
+    assert accelerator.num_processes == 2
     for number, folder in enumerate(folders):
         engine = TransformersFactory().open(folder, EngineOptions(attention="eager", device="cpu"))
         empty = blank(engine, setting())

@@ -6,6 +6,7 @@ from prh.harness.store import read_journal
 from prh.tests.models import fake_vllm
 from prh.tests.training import bandit
 from prh.tests.training.test_grpo_run import end, made, told
+from prh.training import speaking
 
 VLLM = ("rollout.engine=vllm", "optim.lr=5e-3", "advantage.uniform=0.01")
 
@@ -61,11 +62,33 @@ def test_an_engine_that_dies_ends_it_by_name_and_is_closed(tmp_path, started, mo
 
 
 def test_adapters_are_given_room_and_handed_over(tmp_path, started):
-    made(tmp_path / "out", *VLLM, "lora.rank=4", "train.rounds=2")
+    made(tmp_path / "out", *VLLM, "lora.rank=4", "train.rounds=2", "optim.lr=2e-2")
+    rows = [row for row in told(tmp_path / "out") if "loss" in row]
+    assert max(row["logprob_gap"] for row in rows if row["step"] % 2) < 1e-4
+    assert rows[1]["drift"] > 1e-4, "the adapter moves"
     (engine,) = started
     assert (engine.args.enable_lora, engine.args.max_lora_rank) == (True, 8)
     used = [given["lora_request"] for _, _, given in engine.requests]
     assert [one and one.lora_int_id for one in used] == [None] * 8 + [2] * 8
+
+
+def test_nothing_is_drawn_with_another_version_than_the_rounds(tmp_path, started, monkeypatch):
+    monkeypatch.setattr(speaking.Apart, "sync", lambda self, step: self._together(self._aside.aclose))
+    with pytest.raises(ModelError, match="the engine has version 0 of the weights, and the round is of 2"):
+        made(tmp_path / "out", *VLLM)
+
+
+def test_an_engine_that_cannot_be_put_aside_ends_it_by_name(tmp_path, started, monkeypatch):
+    async def sleep(self, level):
+        raise fake_vllm.EngineDeadError("out of\nmemory")
+
+    monkeypatch.setattr(fake_vllm.Llm, "sleep", sleep, raising=False)
+    with pytest.raises(
+        ModelError, match=r"engine_dead.*the engine could not be put aside: EngineDeadError: out of memory"
+    ):
+        made(tmp_path / "out", *VLLM)
+    assert end(tmp_path / "out") == ("engine_dead", 0)
+    assert names(started[0])[-1] == "shutdown"
 
 
 @pytest.mark.parametrize(

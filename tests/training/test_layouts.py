@@ -142,11 +142,11 @@ def free_port():
 
 
 def launch(*arguments, options=()):
-    """Run a script in two processes with accelerate's own launcher."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    """Run a script in two processes with accelerate's own launcher, which with ``--cpu`` would start one."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--main_process_port", str(free_port()), *options, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PRH_TORCH_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PRH_TORCH_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
 
 

@@ -33,6 +33,7 @@ METHODS = {
     "resume_generation": set(),
     "collective_rpc": {"method", "kwargs"},
     "reset_prefix_cache": set(),
+    "reset_encoder_cache": set(),
     "add_lora": {"lora_request"},
     "remove_lora": {"lora_id"},
     "shutdown": set(),
@@ -58,6 +59,25 @@ def test_it_has_all_that_is_relied_on(installed, folder):
     assert {"lora_name", "lora_int_id", "lora_path", "load_inplace"} <= set(installed["lora_request"])
     for name, given in METHODS.items():
         assert given <= set(installed["methods"][name]), name
+
+
+SERVER = (
+    *('"/inference/v1/generate"', "content_parts:", "prompt_token_ids", '"/v1/load_lora_adapter"'),
+    *('"/v1/unload_lora_adapter"', '"/pause"', '"/resume"', '"/collective_rpc"', '"/reset_prefix_cache"'),
+    *('"/reset_encoder_cache"', '"/update_weight_version"', '"/weight_info"', '"/sleep"', '"/wake_up"'),
+)
+
+
+def test_its_server_has_the_routes_that_are_relied_on():
+    """Rollouts from a server need 0.33; the routes and fields are looked for in its sources."""
+    if tuple(map(int, version("vllm").split(".")[:2])) < (0, 33):
+        pytest.skip("rollouts from a server need vLLM 0.33")
+    package = Path(importlib.util.find_spec("vllm").origin).parent
+    text = "\n".join(path.read_text(errors="replace") for path in (package / "entrypoints").rglob("*.py"))
+    assert [name for name in SERVER if name not in text] == []
+    workers = "\n".join(path.read_text(errors="replace") for path in (package / "v1" / "worker").rglob("*.py"))
+    assert "def reload_weights" in workers
+    assert "weights_path" in workers
 
 
 def test_the_fakes_interface_is_this_one(installed):
