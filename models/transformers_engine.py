@@ -131,7 +131,7 @@ class TransformersEngine:
         self._path.forget()
 
     def quickened(self) -> AbstractContextManager[None]:
-        """The vision tower faster while this lasts, on a processor and for a family of Qwen-VL; else nothing changes."""
+        """The vision tower faster while this lasts, on a processor and for a family of Qwen-VL."""
         if self.module.device.type != "cpu" or self.module.config.model_type not in QWEN:
             return nullcontext()
         return quickened(base_model(self.module).model.visual)
