@@ -60,14 +60,20 @@ async def run_all(
     stop = stop or Stop()
     stopping = asyncio.create_task(stop.event.wait())
     running: set[asyncio.Task[Record]] = set()
+    # Not asyncio.wait, which asks every running episode each time that one ends.
+    changed = asyncio.Event()
+    stopping.add_done_callback(lambda _: changed.set())
     try:
         while True:
             room = 0 if stop.event.is_set() else concurrency - len(running)
             for sample, repeat in itertools.islice(waiting, max(0, room)):
-                running.add(asyncio.create_task(_one(sample, repeat, engine, setting, store, spent, stamp or {})))
+                task = asyncio.create_task(_one(sample, repeat, engine, setting, store, spent, stamp or {}))
+                task.add_done_callback(lambda _: changed.set())
+                running.add(task)
             if not running:
                 return
-            await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await changed.wait()
+            changed.clear()
             if stop.event.is_set() and running:
                 await asyncio.wait(running, timeout=DRAIN_SECONDS)
             for task in [task for task in running if task.done()]:

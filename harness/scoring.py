@@ -10,7 +10,7 @@ from typing import cast
 
 from .errors import OPERATION_ERRORS, DataError, UsageError
 from .intervals import mean
-from .record import Record, final_text, sample_of
+from .record import Record, evidence_of, final_text, sample_of
 from .task import Profile, Row, Task
 from .types import END_STATES, ERROR_STATES, Box, Json, Metric, Sample
 
@@ -148,7 +148,9 @@ def process_metrics(records: Sequence[Record]) -> dict[str, Metric]:
 
 def _overlap(record: Record) -> float | None:
     """The best intersection over union of a crop with evidence on the image that it was cut from in the end."""
-    evidence = [(item.media, item.box) for item in sample_of(record).evidence if item.box]
+    if not record["operations"]:
+        return None
+    evidence = [(item.media, item.box) for item in evidence_of(record) if item.box]
     if not evidence:
         return None
     media = cast("list[Mapping[str, Json]]", record["media"])

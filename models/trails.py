@@ -6,18 +6,16 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..harness.errors import ModelError
 from ..harness.ledger import Conversation, Segment
 from .encode import Encoder, Places
 from .gallery import medium_key
 from .render import Chunk, Rewritten, Story
-from .visual import Medium, Video
+from .visual import Medium
 
 Ints = NDArray[np.int64]
 
@@ -128,7 +126,7 @@ class Trails:
         if not ids:
             return before
         spans = self.encoder.find_spans(ids, media)
-        positions = self._positions(ids, spans, media)
+        positions: Ints = self.encoder.positions(self.places, ids, spans, media).numpy()
         if base:
             positions = positions + before.positions[:, -1].max() + 1
         keys = np.array(ids, np.int64)
@@ -145,26 +143,6 @@ class Trails:
             known,
             base + turns[0][1] - 1 if base and turns else 0,
         )
-
-    def _positions(self, ids: Sequence[int], spans: Sequence[tuple[int, int]], media: Sequence[Medium]) -> Ints:
-        """Positions of ids that nothing comes before: 3 x ids."""
-        if any(isinstance(medium, Video) for medium in media):
-            grids = self.encoder.processor.grids(media)
-            return np.asarray(self.encoder.positions(self.places, ids, spans, grids).numpy())
-        # Text counts on by one along all axes; an image counts its cells from where it stands, then its longer side.
-        places = np.empty((3, len(ids)), np.int64)
-        at = done = 0
-        factor = self.encoder.processor.factor
-        for (start, end), medium in zip(spans, media, strict=True):
-            places[:, done:start] = np.arange(at, at + start - done)
-            at += start - done
-            high, wide = cast(Image.Image, medium).height // factor, cast(Image.Image, medium).width // factor
-            places[0, start:end] = at
-            places[1, start:end] = np.repeat(np.arange(at, at + high), wide)
-            places[2, start:end] = np.tile(np.arange(at, at + wide), high)
-            at, done = at + max(high, wide), end
-        places[:, done:] = np.arange(at, at + len(ids) - done)
-        return places
 
     def _shots(
         self, spans: Sequence[tuple[int, int]], media: Sequence[Medium]

@@ -247,6 +247,7 @@ class GrpoRun(Work[GrpoTraining]):
             ids = {key for name, key in wanted.queries if name == task}
             if ids:
                 records = [one for one in self.rollouts.read(wanted.number, task) if one["id"] in ids]
+                self.library.hold(wanted.number, task, records)
                 check_whole(
                     records, len(ids) * self.training.config.rollout.group, self.rollouts.folder(wanted.number, task)
                 )

@@ -1,10 +1,10 @@
 """What a round of reinforcement costs, and what share of it the model does not take: ``make bench-rounds``.
 
-A whole training of the embedded ``tiny-init`` on ``vstar-mini``: a round draws 128 rollouts, eight of a question, by
-replies of 48 random tokens at most, judges and records them, and learns them in one update. CPU seconds of the process
-in its rounds, on one thread; the model's are those of the engine's steps (forwards, sampling, its cache) and of the learner's update
-(forward, backward, optimizer). Everything else is not: episodes and their images, templates and tokens, records,
-scores, rewards, and rollouts as the batch that is learned.
+A whole training of the embedded ``tiny-init`` on ``vstar-mini``, on one thread: a round draws 128 rollouts, eight of a
+question, by replies of at most 48 random tokens, judges and records them, and learns them in one update. Figures are
+CPU seconds of the process in its rounds; the model's are those of the engine's steps (forwards, sampling, its cache)
+and of the learner's update (forward, backward, optimizer). Everything else is not: episodes and their images, templates
+and tokens, records, scores, rewards, and the batch that is made of rollouts.
 """
 
 import tempfile
