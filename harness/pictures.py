@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 
 from PIL import Image
 
-from .media import Picture, decode, resize
+from .media import Picture, decode, pixel_digest, resize
 from .types import Size
 
 CAP = 1 << 25
@@ -29,6 +29,8 @@ class Pictures:
         self.decoded = 0
         self._kept: OrderedDict[Hashable, Picture] = OrderedDict()
         self._bytes = 0
+        # By id of each kept image its pixels' digest, empty before it is asked for.
+        self._places: dict[int, list[str]] = {}
         self._making: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -49,6 +51,16 @@ class Pictures:
         if before.size == tuple(sizes[-1]):
             return before
         return self._get((digest, *sizes), lambda: Picture(resize(before, sizes[-1]), "")).image
+
+    def pixel_digest(self, image: Image.Image) -> str:
+        """As ``media.pixel_digest``; that of an image from here is computed once while it is kept."""
+        with self._lock:
+            known = self._places.get(id(image))
+        if known is None:
+            return pixel_digest(image)
+        if not known[0]:
+            known[0] = pixel_digest(image)
+        return known[0]
 
     def _get(self, key: Hashable, make: Callable[[], Picture]) -> Picture:
         with self._lock:
@@ -71,9 +83,12 @@ class Pictures:
     def _keep(self, key: Hashable, made: Picture) -> None:
         with self._lock:
             self._kept[key] = made
+            self._places[id(made.image)] = [""]
             self._bytes += _size(made)
             while self._bytes > self.cap:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
+                _, dropped = self._kept.popitem(last=False)
+                self._places.pop(id(dropped.image), None)
+                self._bytes -= _size(dropped)
 
 
 def _size(picture: Picture) -> int:

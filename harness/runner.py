@@ -100,7 +100,9 @@ async def _one(
     trajectory = await run_episode(sample, engine, setting, repeat)
     start = time.perf_counter()
     try:
-        files = await asyncio.to_thread(store.keep_media, trajectory.conversation)
+        files = store.kept_media(trajectory.conversation)
+        if files is None:
+            files = await asyncio.to_thread(store.keep_media, trajectory.conversation)
         record = {**to_record(trajectory, files), **stamp}
         line = encode_line(record)
     except StoreError:

@@ -348,6 +348,13 @@ class RunStore:
         pairs = zip(conversation.items, conversation.shown, strict=True)
         return {item.index: self._keep(item, shown) for item, shown in pairs}
 
+    def kept_media(self, conversation: Conversation) -> dict[int, list[str]] | None:
+        """What ``keep_media`` would return, where all of it has been stored and nothing need be hashed to know it."""
+        pairs = zip(conversation.items, conversation.shown, strict=True)
+        found = {item.index: [_place(item.digest, shown.suffix)] for item, shown in pairs if shown.suffix}
+        known = len(found) == len(conversation.items) and all(name in self._kept for [name] in found.values())
+        return found if known else None
+
     def _keep(self, item: MediaItem, shown: Shown) -> list[str]:
         if shown.suffix:
             return [self._put(item.digest, shown.suffix, lambda: shown.encoded)]
@@ -358,7 +365,7 @@ class RunStore:
         return names
 
     def _put(self, digest: str, suffix: str, data: Callable[[], bytes]) -> str:
-        name = f"media/{digest[:2]}/{digest}{suffix}"
+        name = _place(digest, suffix)
         if name not in self._kept:
             if not (self.folder / name).exists():
                 write_atomic(self.folder / name, data())
@@ -377,6 +384,11 @@ class RunStore:
             (self.place / "writer.json").unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
+
+
+def _place(digest: str, suffix: str) -> str:
+    """Where a run keeps an image."""
+    return f"media/{digest[:2]}/{digest}{suffix}"
 
 
 def encode_image(image: Image.Image, suffix: str) -> bytes:

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ..harness.media import pixel_digest
+from ..harness.pictures import PICTURES
 from .flat import Features
 from .visual import Medium, Processor, Video
 
@@ -62,7 +63,7 @@ class Encode(Protocol):
 def medium_key(medium: Medium) -> str:
     """What an image or a video is known by: its pixels as they are seen, and the times of a video's frames."""
     if not isinstance(medium, Video):
-        return pixel_digest(medium)
+        return PICTURES.pixel_digest(medium)
     whole = "".join(map(pixel_digest, medium.frames)) + repr(medium.seconds)
     return hashlib.sha256(whole.encode()).hexdigest()
 

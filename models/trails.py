@@ -30,7 +30,7 @@ class Shot:
     first: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Prompt:
     """A conversation as an engine's cache knows it.
 
@@ -80,6 +80,7 @@ class Trails:
         self.places = places
         self.restarted = 0
         self._trails: dict[int, tuple[weakref.ref[Conversation], Trail]] = {}
+        self._openings: weakref.WeakValueDictionary[tuple[object, ...], Prompt] = weakref.WeakValueDictionary()
 
     def prompt(self, conversation: Conversation) -> Prompt:
         """The conversation up to here.
@@ -95,7 +96,7 @@ class Trails:
             before = trail.prompt if trail.story.segments else EMPTY
             try:
                 parts, media = self.encoder.renderer.extend(trail.story, conversation)
-                trail.prompt = self._after(before, parts, media)
+                trail.prompt = self._after(before, parts, media) if before.ids.size else self._opening(parts, media)
             except Rewritten:
                 trail.story = Story()
                 layout = self.encoder.renderer.layout(conversation)
@@ -119,6 +120,17 @@ class Trails:
             trail = Trail()
             self._trails[number] = weakref.ref(conversation, lambda ref: _let_go(gone, number, ref)), trail
         return trail
+
+    def _opening(self, parts: Sequence[Chunk | Segment], media: Sequence[Medium]) -> Prompt:
+        """A conversation's first prompt: one for all that begin alike, while any of them runs."""
+        texts = [part.text for part in parts if isinstance(part, Chunk)]
+        if len(texts) < len(parts):
+            return self._after(EMPTY, parts, media)
+        key = (*texts, *map(medium_key, media))
+        found = self._openings.get(key)
+        if found is None:
+            self._openings[key] = found = self._after(EMPTY, parts, media)
+        return found
 
     def _after(self, before: Prompt, parts: Sequence[Chunk | Segment], media: Sequence[Medium]) -> Prompt:
         base = len(before.ids)

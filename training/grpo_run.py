@@ -23,6 +23,7 @@ from ..harness.types import Json
 from . import checkpoints
 from .batches import Batch, step_seed
 from .compose import Composer, Library, by_row
+from .garbage import settled
 from .grpo_training import Ended, GrpoTraining, Sampled, State
 from .lean import Lean, lean
 from .loop import Work
@@ -114,8 +115,9 @@ class GrpoRun(Work[GrpoTraining]):
             self.watcher.opened(training, self.step)
         self._evaluate_again(self.step)
         try:
-            while self.state.round < training.config.train.rounds:
-                self._round()
+            with settled():
+                while self.state.round < training.config.train.rounds:
+                    self._round()
         except Ended as end:
             self._stop(end)
         finally:
