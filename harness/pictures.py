@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
@@ -29,8 +30,6 @@ class Pictures:
         self.decoded = 0
         self._kept: OrderedDict[Hashable, Picture] = OrderedDict()
         self._bytes = 0
-        # By id of each kept image its pixels' digest, empty before it is asked for.
-        self._places: dict[int, list[str]] = {}
         self._making: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -51,16 +50,6 @@ class Pictures:
         if before.size == tuple(sizes[-1]):
             return before
         return self._get((digest, *sizes), lambda: Picture(resize(before, sizes[-1]), "")).image
-
-    def pixel_digest(self, image: Image.Image) -> str:
-        """As ``media.pixel_digest``; that of an image from here is computed once while it is kept."""
-        with self._lock:
-            known = self._places.get(id(image))
-        if known is None:
-            return pixel_digest(image)
-        if not known[0]:
-            known[0] = pixel_digest(image)
-        return known[0]
 
     def _get(self, key: Hashable, make: Callable[[], Picture]) -> Picture:
         with self._lock:
@@ -83,16 +72,30 @@ class Pictures:
     def _keep(self, key: Hashable, made: Picture) -> None:
         with self._lock:
             self._kept[key] = made
-            self._places[id(made.image)] = [""]
             self._bytes += _size(made)
             while self._bytes > self.cap:
-                _, dropped = self._kept.popitem(last=False)
-                self._places.pop(id(dropped.image), None)
-                self._bytes -= _size(dropped)
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
 
 
 def _size(picture: Picture) -> int:
     return picture.image.width * picture.image.height * 3
 
 
+class Digests:
+    """What ``media.pixel_digest`` says of images that a ledger shows, computed once while each lives."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Image.Image], str]] = {}
+
+    def __call__(self, image: Image.Image) -> str:
+        """The digest of an image that is not changed any more."""
+        number = id(image)
+        known, digest = self._known.get(number, (None, ""))
+        if known is None or known() is not image:
+            digest = pixel_digest(image)
+            self._known[number] = weakref.ref(image, lambda _: self._known.pop(number, None)), digest
+        return digest
+
+
 PICTURES = Pictures()
+shown_digest = Digests()

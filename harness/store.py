@@ -32,7 +32,7 @@ from PIL import Image
 
 from .errors import StoreError
 from .ledger import Conversation, MediaItem, Shown
-from .media import pixel_digest
+from .pictures import shown_digest
 from .record import SCHEMA, Record, key_of
 from .types import ERROR_STATES, Json
 
@@ -217,8 +217,11 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old or the new one, never half. Raises StoreError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        try:
+            temporary.write_bytes(data)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -361,7 +364,7 @@ class RunStore:
         names = []
         for image in shown.seen:
             suffix = ".webp" if max(image.size) <= WEBP_SIDE else ".png"
-            names.append(self._put(pixel_digest(image), suffix, partial(encode_image, image, suffix)))
+            names.append(self._put(shown_digest(image), suffix, partial(encode_image, image, suffix)))
         return names
 
     def _put(self, digest: str, suffix: str, data: Callable[[], bytes]) -> str:

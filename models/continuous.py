@@ -179,6 +179,7 @@ class Continuous(Worker[Work]):
         if self._stale or (self._marks is not None and self._marks != marks):
             self.batch.prefixes.clear()
             self.batch.gallery.clear()
+        if self._stale:  # as if just opened; else rows that join write over what the slots hold
             self.batch.slots.drop()
         self._marks, self._stale = marks, False
 
