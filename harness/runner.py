@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from .engine import Engine
 from .episode import run_episode
 from .errors import StoreError
+from .journal import encode_line
 from .record import Record, failure, to_record
 from .settings import Setting
-from .store import RunStore, encode_line
+from .store import RunStore
 from .types import Json, Sample
 
 DRAIN_SECONDS = 8.0

@@ -13,9 +13,10 @@ from typing import Protocol, cast
 
 from . import registry
 from .errors import PrhError, UsageError
+from .journal import JOURNAL, read_journal
 from .record import Record, key_of
 from .runner import Job
-from .store import JOURNAL, RunStore, read_journal
+from .store import RunStore
 from .types import ERROR_STATES, Json
 
 SHARDS = "shards"

@@ -7,9 +7,8 @@
     metrics.json     derived
     shards/NAME/     journals of several writers, merged at the end
 
-A line is a JSON object whose first key is the CRC-32 of the rest of the line, so that a torn or damaged
-line is known for what it is. One writer a folder: the lock is the operating system's, so it dies with its
-owner, and the owner's process id stands beside it.
+One writer a folder: the lock is the operating system's, so it dies with its owner, and the owner's process id stands
+beside it.
 """
 
 from __future__ import annotations
@@ -19,118 +18,27 @@ import io
 import json
 import os
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import TypeVar, cast, overload
 
 from filelock import FileLock, Timeout
 from PIL import Image
 
 from .errors import StoreError
+from .journal import JOURNAL, decode_line, encode_line, json_bytes, read_journal, whole
 from .ledger import Conversation, MediaItem, Shown
 from .pictures import shown_digest
 from .record import SCHEMA, Record, key_of
 from .types import ERROR_STATES, Json
 
-JOURNAL = "records.jsonl"
+T = TypeVar("T")
 MANIFEST = "run.json"
 METRICS = "metrics.json"
 WEBP_SIDE = 16383
-
-
-def encode_line(record: Mapping[str, Json]) -> bytes:
-    """A record as one journal line: JSON with its checksum as the first key, ending in a newline."""
-    rest = _json(record)[1:]
-    return b'{"crc":"%08x",' % zlib.crc32(rest) + rest + b"\n"
-
-
-def _json(value: Json | Mapping[str, Json], indent: int | None = None) -> bytes:
-    """JSON as UTF-8; text that UTF-8 cannot hold (a lone surrogate of a model's) is escaped instead."""
-    separators = (",", ":") if indent is None else None
-    try:
-        text = json.dumps(value, ensure_ascii=False, separators=separators, indent=indent, allow_nan=False)
-        return text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=separators, indent=indent, allow_nan=False).encode()
-
-
-def decode_line(line: bytes) -> Record | None:
-    """The record of a journal line, or None where the line is torn or damaged."""
-    line = line.rstrip(b"\n")
-    rest = line[len(b'{"crc":"00000000",') :]
-    if not line.startswith(b'{"crc":"') or line[8:16] != b"%08x" % zlib.crc32(rest):
-        return None
-    try:
-        value = json.loads(b"{" + rest)
-    except (ValueError, RecursionError):
-        return None
-    return cast(Record, value) if isinstance(value, dict) and "schema" in value else None
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """What a journal holds.
-
-    Attributes:
-        records: whole records in order of appending.
-        damaged: one line for each torn or damaged line, saying which.
-        tail: a last line that lacks its newline.
-    """
-
-    records: list[Record]
-    damaged: list[str]
-    tail: bytes = b""
-
-
-def read_journal(path: Path, part: Callable[[Record], Record] | None = None) -> Journal:
-    """Every whole record of a journal; what is torn is named, never guessed. Raises StoreError.
-
-    Args:
-        part: what to keep of each record, where that is not all of it.
-    """
-    records: list[Record] = []
-    damaged: list[str] = []
-    tail = b""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                tail = b"" if line.endswith(b"\n") else line
-                record = decode_line(line)
-                if record is None:
-                    torn = " (cut off while it was written)" if tail else ""
-                    damaged.append(f"{path.name} line {number}: {len(line)} bytes are damaged{torn} and were left out")
-                    continue
-                schema = record.get("schema")
-                if schema != SCHEMA:
-                    raise StoreError(
-                        f"{path} line {number}: schema {schema!r} cannot be read by this version ({SCHEMA})"
-                    )
-                if not _is_record(record):
-                    damaged.append(f"{path.name} line {number} holds no episode and was left out")
-                    continue
-                records.append(part(record) if part else record)
-    except FileNotFoundError:
-        return Journal([], [])
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
-    return Journal(records, damaged, tail)
-
-
-def _is_record(value: Record) -> bool:
-    """Whether a line holds what every reader of a record relies on."""
-    texts = all(isinstance(value.get(key), str) for key in ("id", "end"))
-    return texts and type(value.get("repeat")) is int and isinstance(value.get("segments"), list)
-
-
-def latest(records: list[Record]) -> list[Record]:
-    """One record a sample and repeat: the last written, sorted by id and repeat."""
-    return [record for _, record in sorted({key_of(record): record for record in records}.items())]
 
 
 def is_run(path: Path) -> bool:
@@ -194,7 +102,15 @@ def read_records(run: Path) -> list[Record]:
     return read_run(run)[0]
 
 
-def read_run(run: Path, part: Callable[[Record], Record] | None = None) -> tuple[list[Record], list[str]]:
+@overload
+def read_run(run: Path) -> tuple[list[Record], list[str]]: ...
+
+
+@overload
+def read_run(run: Path, part: Callable[[Record], T]) -> tuple[list[T], list[str]]: ...
+
+
+def read_run(run: Path, part: Callable[[Record], object] = whole) -> tuple[list[object], list[str]]:
     """The records of a run as ``read_records`` gives them, and a line for each damaged one. Raises StoreError.
 
     Args:
@@ -203,9 +119,15 @@ def read_run(run: Path, part: Callable[[Record], Record] | None = None) -> tuple
     found = [path for path in journals(run) if path.exists()]
     if not found:
         raise StoreError(f"{run / JOURNAL} is missing; without it nothing is known of the run's episodes")
-    read = [read_journal(path, part) for path in found]
-    records = latest([record for journal in read for record in journal.records])
-    return records, [line for journal in read for line in journal.damaged]
+    held: dict[tuple[str, int], object] = {}
+    damaged: list[str] = []
+
+    def keep(record: Record) -> None:
+        held[key_of(record)] = part(record)
+
+    for path in found:
+        damaged += read_journal(path, keep).damaged
+    return [held[key] for key in sorted(held)], damaged
 
 
 def journals(run: Path) -> list[Path]:
@@ -215,29 +137,37 @@ def journals(run: Path) -> list[Path]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old or the new one, never half. Raises StoreError."""
+    _write_pieces(path, [data])
+
+
+def _write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         try:
-            temporary.write_bytes(data)
+            file = temporary.open("wb")
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
+            file = temporary.open("wb")
+        with file:
+            file.writelines(pieces)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         message = f"cannot write {path}: {error.strerror or error}; nothing that was written before is lost"
         raise StoreError(message) from None
 
 
 def write_json(path: Path, value: Json) -> None:
     """Write JSON atomically, indented, keys as given."""
-    write_atomic(path, _json(value, indent=2) + b"\n")
+    write_atomic(path, json_bytes(value, indent=2) + b"\n")
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Json]]) -> None:
     """Write JSON lines atomically."""
-    write_atomic(path, b"".join(_json(row) + b"\n" for row in rows))
+    _write_pieces(path, (json_bytes(row) + b"\n" for row in rows))
 
 
 @dataclass(slots=True)
