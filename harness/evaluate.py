@@ -29,6 +29,7 @@ from .store import (
     RunStore,
     is_new,
     is_run,
+    key_alone,
     read_manifest,
     read_records,
     read_run,
@@ -206,7 +207,7 @@ def run(plan: Plan, watcher: Watcher | None = None) -> Result:
     """Run what is missing, then score everything the folder holds. Raises PrhError."""
     watcher = watcher or Watcher()
     check_folder(plan.request.out)
-    with RunStore(plan.request.out) as store:
+    with RunStore(plan.request.out, part=key_alone) as store:
         jobs = begin(plan, store)
         if store.damaged and jobs:
             watcher.damaged(store.damaged)

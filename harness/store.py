@@ -39,6 +39,13 @@ T = TypeVar("T")
 MANIFEST = "run.json"
 METRICS = "metrics.json"
 WEBP_SIDE = 16383
+# Stored images that a writer remembers; the disk knows of the others.
+NAMES = 1 << 13
+
+
+def key_alone(_: Record) -> Record:
+    """Nothing of a record, where it is enough to know that there is one."""
+    return {}
 
 
 def is_run(path: Path) -> bool:
@@ -176,6 +183,7 @@ class RunStore:
 
     Attributes:
         folder: the run folder.
+        part: what to hold of each record.
         records: what it held when it was opened, by key; errors are left out, so that they run again.
         damaged: what was found torn or damaged.
         shard: where several writers write; empty for the only one.
@@ -183,6 +191,7 @@ class RunStore:
 
     folder: Path
     shard: str = ""
+    part: Callable[[Record], Record] = whole
     records: dict[tuple[str, int], Record] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
     _file: int = -1
@@ -229,16 +238,20 @@ class RunStore:
 
     def _open(self) -> None:
         path = self.place / JOURNAL
-        journal = read_journal(path)
+        journal = read_journal(path, self.hold)
         self.damaged = journal.damaged
-        for record in journal.records:
-            self.records[key_of(record)] = record
-        self.records = {k: r for k, r in self.records.items() if r["end"] not in ERROR_STATES}
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         if journal.tail and decode_line(journal.tail) is None:
             os.ftruncate(self._file, os.fstat(self._file).st_size - len(journal.tail))
         elif journal.tail:
             self._write(b"\n")
+
+    def hold(self, record: Record) -> None:
+        """Take a record for one that the run holds; an error takes the place of what was held."""
+        if record["end"] in ERROR_STATES:
+            self.records.pop(key_of(record), None)
+        else:
+            self.records[key_of(record)] = self.part(record)
 
     def append(self, record: Mapping[str, Json]) -> None:
         """Append one finished episode; it is in the operating system's hands when this returns.
@@ -302,6 +315,8 @@ class RunStore:
         if name not in self._kept:
             if not (self.folder / name).exists():
                 write_atomic(self.folder / name, data())
+            if len(self._kept) >= NAMES:
+                self._kept.clear()
             self._kept.add(name)
         return name
 
