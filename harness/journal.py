@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 from .errors import StoreError
 from .record import SCHEMA, Record
@@ -78,7 +78,7 @@ def read_journal(path: Path) -> Journal[Record]: ...
 def read_journal(path: Path, part: Callable[[Record], T]) -> Journal[T]: ...
 
 
-def read_journal(path: Path, part: Callable[[Record], object] = whole) -> Journal[object]:
+def read_journal(path: Path, part: Callable[[Record], object] = whole) -> Journal[Any]:
     """Every whole record of a journal; what is torn is named, never guessed. Raises StoreError.
 
     Args:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -117,7 +117,7 @@ def read_run(run: Path) -> tuple[list[Record], list[str]]: ...
 def read_run(run: Path, part: Callable[[Record], T]) -> tuple[list[T], list[str]]: ...
 
 
-def read_run(run: Path, part: Callable[[Record], object] = whole) -> tuple[list[object], list[str]]:
+def read_run(run: Path, part: Callable[[Record], object] = whole) -> tuple[list[Any], list[str]]:
     """The records of a run as ``read_records`` gives them, and a line for each damaged one. Raises StoreError.
 
     Args:

@@ -20,7 +20,7 @@ from typing import Any, Protocol, cast
 from ..harness.engine import Caps, Engine, Turn, TurnSpec
 from ..harness.errors import StoreError, UsageError
 from ..harness.evaluate import score
-from ..harness.journal import read_journal
+from ..harness.journal import read_journal, whole
 from ..harness.ledger import Conversation
 from ..harness.manifest import check_same, environment
 from ..harness.record import SCHEMA, Record, key_of
@@ -254,7 +254,7 @@ def _by_task(queries: Sequence[Query]) -> list[str]:
     return list(dict.fromkeys(task for task, _ in queries))
 
 
-def _merged(folder: Path, part: Callable[[Record], Record] | None = None) -> dict[tuple[str, int], Record]:
+def _merged(folder: Path, part: Callable[[Record], Record] = whole) -> dict[tuple[str, int], Record]:
     """The records of all writers, one a rollout: the last that is no error, where there is one. Raises StoreError."""
     found: dict[tuple[str, int], Record] = {}
     for path in journals(folder):
