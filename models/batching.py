@@ -71,7 +71,7 @@ class Worker(ABC, Generic[W]):
     def __init__(self) -> None:
         self._waiting: deque[Job[W]] = deque()
         self._running: list[Job[W]] = []
-        self._preparing = 0
+        self._preparing: set[Future[Turn]] = set()
         self._closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -85,9 +85,15 @@ class Worker(ABC, Generic[W]):
         future: Future[Turn] = Future()
         with self._changed:
             self._check_open()
-            self._preparing += 1
+            self._preparing.add(future)
         PREPARING.start(lambda: self._prepare(prepare, future))
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            with self._changed:
+                self._preparing.discard(future)
+                self._changed.notify_all()
+            raise
 
     def _prepare(self, prepare: Callable[[], W], future: Future[Turn]) -> None:
         """Prepare work and queue it, or hand over why that cannot be; never raises."""
@@ -103,8 +109,8 @@ class Worker(ABC, Generic[W]):
         except BaseException as error:
             failure = error
         with self._changed:
-            self._preparing -= 1
-            if job is not None and not self._closed:
+            self._preparing.discard(future)
+            if job is not None and not self._closed and not job.abandoned:
                 self._waiting.append(job)
                 self._start()
             self._changed.notify_all()

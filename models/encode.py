@@ -88,7 +88,7 @@ class Encoder:
         if self.places is None:
             inputs = self._typed(ids, inputs)
         else:
-            positions = self.positions(self.places, ids, spans, layout.media)
+            positions = self.positions(self.places, ids, spans, layout.media, inputs)
             grids = _grids(layout, inputs)
         return TokenView(tuple(ids), grids, spans, tuple(turns), tuple(trained), positions, inputs, layout.exact)
 
@@ -146,9 +146,18 @@ class Encoder:
         return tuple(spans)
 
     def positions(
-        self, places: Places, ids: Sequence[int], spans: Sequence[Span], media: Sequence[Medium]
+        self,
+        places: Places,
+        ids: Sequence[int],
+        spans: Sequence[Span],
+        media: Sequence[Medium],
+        inputs: Mapping[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Positions of ids that nothing comes before, 3 x ids; of videos by the family's rule."""
+        """Positions of ids that nothing comes before, 3 x ids; those of videos by the family's rule.
+
+        Args:
+            inputs: what holds the grids, where it has been made.
+        """
         import torch
 
         images = [medium for medium in media if not isinstance(medium, Video)]
@@ -158,7 +167,8 @@ class Encoder:
         kinds = torch.zeros(1, len(ids), dtype=torch.int32)
         for start, end in spans:
             kinds[0, start:end] = VIDEO if ids[start] in self.processor.video_ids else IMAGE
-        return places(torch.tensor([ids]), kinds, self.processor.grids(media))[:, 0]
+        grids = self.processor.grids(media) if inputs is None else inputs
+        return places(torch.tensor([ids]), kinds, grids)[:, 0]
 
     def _typed(self, ids: Sequence[int], inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Modality of each id, for the families whose processor gives it, made anew for the ids as they stand."""

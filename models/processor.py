@@ -116,7 +116,7 @@ class _Templated:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None, name: str) -> None:
         self.tokenizer = tokenizer
         self.lock = threading.Lock()
-        self._rendered: Recent[tuple[str, bool], str] = Recent(REMEMBERED)
+        self._rendered: Recent[tuple[str, str, bool], str] = Recent(REMEMBERED)
         self._encoded: Recent[tuple[str, bool], tuple[int, ...]] = Recent(REMEMBERED)
         self.template = self._template(template or tokenizer.chat_template, name)
         added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -131,7 +131,9 @@ class _Templated:
     def render(self, messages: Sequence[Message], *, prompt: bool) -> str:
         key = json.dumps(messages)
         return self._rendered.get(
-            (key, prompt), lambda: self._render(messages, prompt=prompt), lambda text: len(key) + len(text)
+            (self.template, key, prompt),
+            lambda: self._render(messages, prompt=prompt),
+            lambda text: len(key) + len(text),
         )
 
     def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
