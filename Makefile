@@ -17,7 +17,7 @@ VENV_VLLM ?= .venv-vllm
 
 VENV_RAY ?= .venv-ray
 
-.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-lmms bench-harness bench-startup bench-compare bench-report bench-sft controls check format clean
+.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-grpo bench-lmms bench-harness bench-rounds bench-startup bench-compare bench-report bench-sft controls check format clean
 
 setup: $(VENV)/.ready
 
@@ -92,9 +92,9 @@ $(VENV_RAY)/.ready: pyproject.toml constraints-ray.txt
 	touch $@
 
 # What a sample costs: see docs/performance.md. One thread; each prints a table, and JSON=FOLDER keeps the figures.
-bench: bench-engine bench-harness bench-startup bench-compare bench-report
+bench: bench-engine bench-harness bench-rounds bench-startup bench-compare bench-report
 
-bench-engine bench-harness bench-startup bench-compare bench-report: bench-%: setup
+bench-engine bench-harness bench-rounds bench-startup bench-compare bench-report: bench-%: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/bench_$*.py $(if $(JSON),--json $(JSON)/$*.json)
 
 # Whether answers depend on what crops show.

@@ -16,7 +16,7 @@ from .errors import DataError, ModelError, OperationError
 from .ledger import Conversation, MediaItem, Part, Segment, Shown, Text
 from .operations import Outcome, View
 from .settings import Setting
-from .types import BadCall, Call, EndState, OperationRecord, Sample
+from .types import BadCall, Call, EndState, OperationRecord, Sample, Size
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -159,17 +159,17 @@ async def _observe(trajectory: Trajectory, calls: tuple[Call | BadCall, ...], se
         starts.append(len(parts))
         record = _recorded(call, number, setting)
         try:
-            outcome = await _in_thread(_execute, call, conversation, setting)
+            outcome, made = await _in_thread(_carried_out, call, conversation, setting, len(items))
         except OperationError as error:
             parts += protocol.render_error(error, call, conversation)
             trajectory.operations.append(replace(record, error=error.kind, message=str(error)))
             continue
-        if len(conversation.items) + len(items) + len(outcome.drafts) > limits.images:
+        if made is None:
             message = f"not shown: more than {limits.images} media items"
             trajectory.operations = [record for record in trajectory.operations if record.turn != number]
             trajectory.operations += _refused(calls, number, message, setting)
             return False
-        new, pixels, sizes = await _in_thread(conversation.prepare, outcome.drafts, len(items))
+        new, pixels, sizes = made
         parts += protocol.render_observation(outcome, new, sizes, [*conversation.items, *items])
         items += new
         shown += pixels
@@ -192,6 +192,16 @@ def _answers(calls: Sequence[Call | BadCall], bounds: Sequence[int]) -> tuple[tu
     counts += [0] * (len(calls) - len(counts))
     named = zip(calls, counts, strict=True)
     return tuple((call.id, count) for call, count in named if isinstance(call, Call) and call.id)
+
+
+def _carried_out(
+    call: Call | BadCall, conversation: Conversation, setting: Setting, pending: int
+) -> tuple[Outcome, tuple[list[MediaItem], list[Shown], list[Size]] | None]:
+    """What a call came to and the media that it adds, None where these are too many."""
+    outcome = _execute(call, conversation, setting)
+    if len(conversation.items) + pending + len(outcome.drafts) > setting.limits.images:
+        return outcome, None
+    return outcome, conversation.prepare(outcome.drafts, pending)
 
 
 def _execute(call: Call | BadCall, conversation: Conversation, setting: Setting) -> Outcome:

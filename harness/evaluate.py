@@ -19,7 +19,7 @@ from .record import SCHEMA, Record
 from .registry import guarded
 from .request import Request, data_options, engine_options, error_share
 from .runner import DRAIN_SECONDS, Job, Stop, pending, run_all
-from .scoring import check_reads, score_records, score_row, scored_part, summarise
+from .scoring import Judge, check_reads, score_records, score_row, summarise
 from .settings import Layer, Setting, check_keys, resolve
 from .sharing import absorb_shards
 from .signals import Drain
@@ -29,6 +29,7 @@ from .store import (
     RunStore,
     is_new,
     is_run,
+    key_alone,
     read_manifest,
     read_records,
     read_run,
@@ -206,7 +207,7 @@ def run(plan: Plan, watcher: Watcher | None = None) -> Result:
     """Run what is missing, then score everything the folder holds. Raises PrhError."""
     watcher = watcher or Watcher()
     check_folder(plan.request.out)
-    with RunStore(plan.request.out) as store:
+    with RunStore(plan.request.out, part=key_alone) as store:
         jobs = begin(plan, store)
         if store.damaged and jobs:
             watcher.damaged(store.damaged)
@@ -252,11 +253,11 @@ def finish(plan: Plan, store: RunStore, number: int, writers: Sequence[Json] = (
 
 def score(folder: Path, task: Task, profile: Profile, answer_tag: str, *, derived: bool = True) -> dict[str, Json]:
     """Score a run under a profile: writes ``scores/P.jsonl`` and, for the run's own profile, ``metrics.json``."""
-    records, damaged = read_run(folder, scored_part)
-    rows = score_records(records, task, profile, answer_tag)
+    judged, damaged = read_run(folder, Judge(task, profile, answer_tag))
+    rows = [row for _, row in judged if row is not None]
     write_lines(folder / "scores" / f"{profile.name}.jsonl", map(score_row, rows))
     own = read_manifest(folder)
-    metrics = summarise(records, rows, task, profile)
+    metrics = summarise([episode for episode, _ in judged], rows, task, profile)
     identity = cast("Mapping[str, Json]", own["identity"])
     metrics = {
         "schema": metrics.pop("schema"),

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from .media import Media, pixel_digest, resize
-from .pictures import PICTURES
+from .media import Media, resize
+from .pictures import PICTURES, shown_digest
 from .types import BadCall, Box, Call, PixelBudget, Role, Size, Span
 from .video import read_frames
 
@@ -200,7 +200,7 @@ class Conversation:
         size = Size(*clip.frames[0].size)
         resized, seen = self.seen_size(size, self.budget.video_frame)
         index = len(self.items) + 1
-        digests = tuple(pixel_digest(frame) for frame in clip.frames)
+        digests = tuple(shown_digest(frame) for frame in clip.frames)
         item = MediaItem(
             index, "video", medium.name, medium.digest(), size, seen, 0, index, Box(0, 0, *size), 0, digests
         )
@@ -229,7 +229,7 @@ class Conversation:
             parent = self.item(draft.parent)
             place = self.to_root(draft.parent, draft.box)
             frame = draft.frame or parent.frame
-            digest = pixel_digest(small)
+            digest = shown_digest(small)
             items.append(MediaItem(index, draft.kind, "", digest, size, seen, parent.index, parent.root, place, frame))
             shown.append(Shown((working,), (resize(small, seen),)))
             announced.append(resized)

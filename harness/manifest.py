@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -73,14 +74,8 @@ def differing(old: Mapping[str, Json], new: Mapping[str, Json], prefix: str = ""
 
 def environment() -> dict[str, Json]:
     """Versions, processor, memory and the state of the code, without importing anything heavy."""
-    versions: dict[str, Json] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
-        "versions": versions,
+        "versions": dict(_versions()),
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -89,6 +84,19 @@ def environment() -> dict[str, Json]:
     }
 
 
+@cache
+def _versions() -> Mapping[str, Json]:
+    """Of Python and the packages that matter: they are read from disk, and a process keeps those that it began with."""
+    versions: dict[str, Json] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+@cache
 def cpu_model() -> str:
     """The processor's name as the system gives it."""
     try:

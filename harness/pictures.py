@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from PIL import Image
 
-from .media import Picture, decode, resize
+from .media import Picture, decode, pixel_digest, resize
 from .types import Size
 
 CAP = 1 << 25
@@ -80,4 +81,21 @@ def _size(picture: Picture) -> int:
     return picture.image.width * picture.image.height * 3
 
 
+class Digests:
+    """What ``media.pixel_digest`` says of images that a ledger shows, computed once while each lives."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Image.Image], str]] = {}
+
+    def __call__(self, image: Image.Image) -> str:
+        """The digest of an image that is not changed any more."""
+        number = id(image)
+        known, digest = self._known.get(number, (None, ""))
+        if known is None or known() is not image:
+            digest = pixel_digest(image)
+            self._known[number] = weakref.ref(image, lambda _: self._known.pop(number, None)), digest
+        return digest
+
+
 PICTURES = Pictures()
+shown_digest = Digests()

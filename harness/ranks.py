@@ -16,7 +16,7 @@ from .record import Record, key_of
 from .request import Request
 from .runner import Job
 from .sharing import Group, absorb_shards, as_keys, jobs_of, shard_name, share
-from .store import RunStore, read_manifest
+from .store import RunStore, key_alone, read_manifest
 from .types import Json
 
 
@@ -40,7 +40,7 @@ def run_in_group(plan: Plan, group: Group, watcher: Watcher) -> Result:
 
 def _lead(plan: Plan, group: Group, watcher: Watcher) -> Result:
     check_folder(plan.request.out)
-    with RunStore(plan.request.out) as store:
+    with RunStore(plan.request.out, part=key_alone) as store:
         jobs = begin(plan, store)
         keys = [(sample.id, repeat) for sample, repeat in jobs]
         watcher.opened(plan, len(jobs))
@@ -68,5 +68,5 @@ def _follow(plan: Plan, group: Group) -> Result:
 def run_share(plan: Plan, jobs: Sequence[Job], number: int, size: int, report: Callable[[Record], None]) -> int:
     """Run one of ``size`` shares of the jobs into its shard; returns the number of a signal that ended it, else 0."""
     own = jobs_of(share([(sample.id, repeat) for sample, repeat in jobs], number, size), jobs)
-    with RunStore(plan.request.out, shard_name(number)) as store:
+    with RunStore(plan.request.out, shard_name(number), key_alone) as store:
         return asyncio.run(run_jobs(plan, own, store, report)) if own else 0

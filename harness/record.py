@@ -96,12 +96,22 @@ def sample_of(record: Mapping[str, Json]) -> Sample:
             category=str(record["category"]),
             slices=_strings(record["slices"]),
             cluster=str(record["cluster"]),
-            evidence=tuple(map(_read_evidence, cast("list[dict[str, Json]]", record.get("evidence", [])))),
+            evidence=evidence_of(record),
         )
     except (KeyError, TypeError) as error:
-        raise StoreError(
-            f"record {record.get('id')!r} cannot be read: {error}; was it written by another tool?"
-        ) from None
+        raise _unreadable(record, error) from None
+
+
+def evidence_of(record: Mapping[str, Json]) -> tuple[Evidence, ...]:
+    """Where a record says that its answer can be seen. Raises StoreError."""
+    try:
+        return tuple(map(_read_evidence, cast("list[dict[str, Json]]", record.get("evidence", []))))
+    except (KeyError, TypeError) as error:
+        raise _unreadable(record, error) from None
+
+
+def _unreadable(record: Mapping[str, Json], error: Exception) -> StoreError:
+    return StoreError(f"record {record.get('id')!r} cannot be read: {error}; was it written by another tool?")
 
 
 def final_text(record: Mapping[str, Json]) -> str | None:

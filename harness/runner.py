@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from .engine import Engine
 from .episode import run_episode
 from .errors import StoreError
+from .journal import encode_line
 from .record import Record, failure, to_record
 from .settings import Setting
-from .store import RunStore, encode_line
+from .store import RunStore
 from .types import Json, Sample
 
 DRAIN_SECONDS = 8.0
@@ -60,14 +61,20 @@ async def run_all(
     stop = stop or Stop()
     stopping = asyncio.create_task(stop.event.wait())
     running: set[asyncio.Task[Record]] = set()
+    # Not asyncio.wait, which asks every running episode each time that one ends.
+    changed = asyncio.Event()
+    stopping.add_done_callback(lambda _: changed.set())
     try:
         while True:
             room = 0 if stop.event.is_set() else concurrency - len(running)
             for sample, repeat in itertools.islice(waiting, max(0, room)):
-                running.add(asyncio.create_task(_one(sample, repeat, engine, setting, store, spent, stamp or {})))
+                task = asyncio.create_task(_one(sample, repeat, engine, setting, store, spent, stamp or {}))
+                task.add_done_callback(lambda _: changed.set())
+                running.add(task)
             if not running:
                 return
-            await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await changed.wait()
+            changed.clear()
             if stop.event.is_set() and running:
                 await asyncio.wait(running, timeout=DRAIN_SECONDS)
             for task in [task for task in running if task.done()]:
@@ -94,7 +101,9 @@ async def _one(
     trajectory = await run_episode(sample, engine, setting, repeat)
     start = time.perf_counter()
     try:
-        files = await asyncio.to_thread(store.keep_media, trajectory.conversation)
+        files = store.kept_media(trajectory.conversation)
+        if files is None:
+            files = await asyncio.to_thread(store.keep_media, trajectory.conversation)
         record = {**to_record(trajectory, files), **stamp}
         line = encode_line(record)
     except StoreError:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
-from typing import cast
+from typing import TypeVar, cast
 
 from .errors import OPERATION_ERRORS, DataError, UsageError
 from .intervals import mean
-from .record import Record, final_text, sample_of
+from .record import Record, evidence_of, final_text, sample_of
 from .task import Profile, Row, Task
 from .types import END_STATES, ERROR_STATES, Box, Json, Metric, Sample
 
+T = TypeVar("T")
 METRICS_SCHEMA = 1
 SHORT = 32
 
@@ -37,35 +41,99 @@ def _shared(value: Json) -> Json:
     return sys.intern(value) if isinstance(value, str) and len(value) <= SHORT else value
 
 
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What a run's metrics read of a record, some hundred bytes of it.
+
+    Attributes:
+        errors: of each attempted operation, None where it succeeded.
+        costs: by the names of ``_COSTS``, in their order.
+        overlap: see ``crop_iou``.
+        guess: share of the shown options that are accepted, None where none are shown.
+        price: in dollars, where it is known.
+    """
+
+    cluster: str
+    category: str
+    slices: tuple[str, ...]
+    end: str
+    errors: tuple[str | None, ...]
+    costs: tuple[float, ...]
+    overlap: float | None
+    guess: float | None
+    price: float | None
+
+
+def episode_of(record: Record) -> Episode:
+    """What the metrics read of a record."""
+    choices, gold = cast("list[str]", record["choices"]), cast("list[str]", record["gold"])
+    return Episode(
+        str(record["cluster"] or record["id"]),
+        sys.intern(str(record["category"])),
+        _once(tuple(cast("list[str]", record["slices"]))),
+        sys.intern(str(record["end"])),
+        _once(tuple(cast("str | None", operation["error"]) for operation in _operations(record))),
+        tuple(read(record) for read in _COSTS.values()),
+        _overlap(record),
+        len(gold) / len(choices) if choices else None,
+        cast("dict[str, float]", record["usage"]).get("cost"),
+    )
+
+
+class Judge:
+    """Judges records one by one, keeping of each what scores and metrics need.
+
+    Raises:
+        UsageError: the profile cannot read this task's answers.
+    """
+
+    def __init__(self, task: Task, profile: Profile, answer_tag: str) -> None:
+        check_reads(profile, task)
+        self.task, self.profile, self.answer_tag = task, profile, answer_tag
+
+    def __call__(self, record: Record) -> tuple[Episode, Row | None]:
+        """What the metrics read of it, and its row where it is no error. Raises DataError, StoreError."""
+        failed = record["end"] in ERROR_STATES
+        row = None if failed else _row(record, self.task, self.profile, self.answer_tag)
+        return episode_of(record), row
+
+
 def score_records(records: Iterable[Record], task: Task, profile: Profile, answer_tag: str) -> list[Row]:
     """Judge every episode that is no error. No answer scores 0.
 
     Raises:
         UsageError: the profile cannot read this task's answers.
     """
-    check_reads(profile, task)
-    rows = []
-    for record in records:
-        if record["end"] in ERROR_STATES:
-            continue
-        sample = sample_of(record)
-        text = final_text(record)
-        answer, rule = profile.extract(task, sample, text, answer_tag) if text is not None else (None, "")
-        scores = _judged(profile, task, sample, answer)
-        rows.append(
-            Row(
-                sample.id,
-                cast(int, record["repeat"]),
-                sample.category,
-                sample.slices,
-                sample.cluster or sample.id,
-                sample.gold,
-                answer,
-                rule,
-                scores,
-            )
-        )
-    return rows
+    judge = Judge(task, profile, answer_tag)
+    return [row for record in records if (row := judge(record)[1]) is not None]
+
+
+def _row(record: Record, task: Task, profile: Profile, answer_tag: str) -> Row:
+    sample = sample_of(record)
+    text = final_text(record)
+    answer, rule = profile.extract(task, sample, text, answer_tag) if text is not None else (None, "")
+    return Row(
+        sample.id,
+        cast(int, record["repeat"]),
+        sys.intern(sample.category),
+        _once(sample.slices),
+        sample.cluster or sample.id,
+        _once(sample.gold),
+        answer,
+        rule,
+        _scores(tuple(_judged(profile, task, sample, answer).items())),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _once(values: tuple[T, ...]) -> tuple[T, ...]:
+    """The same values, one tuple in memory for all that are equal."""
+    return values
+
+
+@lru_cache(maxsize=4096)
+def _scores(items: tuple[tuple[str, float], ...]) -> Mapping[str, float]:
+    return dict(items)
 
 
 def _judged(profile: Profile, task: Task, sample: Sample, answer: str | None) -> dict[str, float]:
@@ -85,20 +153,19 @@ def check_reads(profile: Profile, task: Task) -> None:
         raise UsageError(f"{message}; choose another --profile (`prh list profiles`)")
 
 
-def summarise(records: Sequence[Record], rows: Sequence[Row], task: Task, profile: Profile) -> dict[str, Json]:
+def summarise(episodes: Sequence[Episode], rows: Sequence[Row], task: Task, profile: Profile) -> dict[str, Json]:
     """The metrics of a run: overall, by category and by slice, every rate with its count and 95 % interval."""
-    kept = [record for record in records if record["end"] not in ERROR_STATES]
-    errors = {state: sum(record["end"] == state for record in records) for state in ERROR_STATES}
+    kept = [episode for episode in episodes if episode.end not in ERROR_STATES]
+    ends = Counter(episode.end for episode in episodes)
     categories = sorted({row.category for row in rows if row.category})
     slices = sorted({name for row in rows for name in row.slices})
 
     def part(category: str | None = None, piece: str | None = None) -> Json:
-        def chosen(own: object, pieces: Sequence[str]) -> bool:
-            return (category is None or own == category) and (piece is None or piece in pieces)
+        def chosen(one: Row | Episode) -> bool:
+            return (category is None or one.category == category) and (piece is None or piece in one.slices)
 
-        judged = [row for row in rows if chosen(row.category, row.slices)]
-        own = [record for record in kept if chosen(record["category"], cast("list[str]", record["slices"]))]
-        return _json({**profile.aggregate(task, judged), **process_metrics(own)})
+        judged, own = list(filter(chosen, rows)), list(filter(chosen, kept))
+        return _json({**profile.aggregate(task, judged), **episode_metrics(own)})
 
     return {
         "schema": METRICS_SCHEMA,
@@ -107,8 +174,8 @@ def summarise(records: Sequence[Record], rows: Sequence[Row], task: Task, profil
         "profile_version": profile.version,
         "primary": task.primary,
         "n": len(kept),
-        "errors": cast(Json, errors),
-        "ends": {state: count for state in END_STATES if (count := sum(r["end"] == state for r in records))},
+        "errors": {state: ends[state] for state in ERROR_STATES},
+        "ends": {state: ends[state] for state in END_STATES if state in ends},
         "operation_errors": cast(Json, taxonomy(kept)),
         "chance": {name or "all": _chance(kept, task, name) for name in ("", *categories)},
         "metrics": part(),
@@ -117,16 +184,20 @@ def summarise(records: Sequence[Record], rows: Sequence[Row], task: Task, profil
     }
 
 
-def process_metrics(records: Sequence[Record]) -> dict[str, Metric]:
+def process_metrics(records: Iterable[Record]) -> dict[str, Metric]:
+    """``episode_metrics`` of records."""
+    return episode_metrics([episode_of(record) for record in records])
+
+
+def episode_metrics(episodes: Sequence[Episode]) -> dict[str, Metric]:
     """RaPR, op-error rate and the means of what an episode costs, over episodes that are no errors.
 
     RaPR is the share of episodes with at least one attempted operation (Pixel Reasoner, section 4);
     the op-error rate is failed over attempted operations, null where none was attempted. ``crop_iou`` is the median,
     over episodes that cropped an image whose evidence is annotated, of the best overlap of a crop with evidence.
     """
-    clusters = [str(record["cluster"] or record["id"]) for record in records]
-    attempts = [_operations(record) for record in records]
-    failed = [[operation["error"] is not None for operation in operations] for operations in attempts]
+    clusters = [episode.cluster for episode in episodes]
+    failed = [[error is not None for error in episode.errors] for episode in episodes]
     each = [(float(error), cluster) for errors, cluster in zip(failed, clusters, strict=True) for error in errors]
     metrics = {
         "rapr": mean([float(bool(errors)) for errors in failed], clusters),
@@ -134,21 +205,24 @@ def process_metrics(records: Sequence[Record]) -> dict[str, Metric]:
         "op_error_rate": mean([value for value, _ in each], [cluster for _, cluster in each]),
         "episodes_with_op_error": mean([float(any(errors)) for errors in failed], clusters),
     }
-    for name, read in _COSTS.items():
-        values = [read(record) for record in records]
-        metrics[name] = Metric(sum(values) / len(values) if values else None, None, None, len(values))
-    overlaps = [overlap for record in records if (overlap := _overlap(record)) is not None]
+    count = len(episodes)
+    for place, name in enumerate(_COSTS):
+        total = sum(episode.costs[place] for episode in episodes)
+        metrics[name] = Metric(total / count if count else None, None, None, count)
+    overlaps = [episode.overlap for episode in episodes if episode.overlap is not None]
     if overlaps:
         metrics["crop_iou"] = Metric(median(overlaps), None, None, len(overlaps))
-    costs = [cast("dict[str, float]", record["usage"]).get("cost") for record in records]
-    if any(cost is not None for cost in costs):
-        metrics["cost"] = Metric(sum(cost or 0.0 for cost in costs) / len(costs), None, None, len(costs))
+    if any(episode.price is not None for episode in episodes):
+        total = sum(episode.price or 0.0 for episode in episodes)
+        metrics["cost"] = Metric(total / count, None, None, count)
     return metrics
 
 
 def _overlap(record: Record) -> float | None:
     """The best intersection over union of a crop with evidence on the image that it was cut from in the end."""
-    evidence = [(item.media, item.box) for item in sample_of(record).evidence if item.box]
+    if not record["operations"]:
+        return None
+    evidence = [(item.media, item.box) for item in evidence_of(record) if item.box]
     if not evidence:
         return None
     media = cast("list[Mapping[str, Json]]", record["media"])
@@ -162,21 +236,20 @@ def _overlap(record: Record) -> float | None:
     return max(found, default=None)
 
 
-def taxonomy(records: Sequence[Record]) -> dict[str, int]:
+def taxonomy(episodes: Iterable[Episode]) -> dict[str, int]:
     """How many operations failed, by kind; kinds that did not occur are left out."""
-    kinds = [operation["error"] for record in records for operation in _operations(record)]
-    return {kind: kinds.count(kind) for kind in OPERATION_ERRORS if kind in kinds}
+    kinds = Counter(error for episode in episodes for error in episode.errors)
+    return {kind: kinds[kind] for kind in OPERATION_ERRORS if kind in kinds}
 
 
-def _chance(records: Sequence[Record], task: Task, category: str) -> float | None:
+def _chance(episodes: Iterable[Episode], task: Task, category: str) -> float | None:
     """Expected score of guessing over the episodes of a category: declared, else accepted over shown options."""
     levels = []
-    for record in records:
-        if category and record["category"] != category:
+    for episode in episodes:
+        if category and episode.category != category:
             continue
-        declared = task.chance.of(str(record["category"]))
-        choices, gold = cast("list[str]", record["choices"]), cast("list[str]", record["gold"])
-        guess = declared if declared is not None else len(gold) / len(choices) if choices else None
+        declared = task.chance.of(episode.category)
+        guess = declared if declared is not None else episode.guess
         if guess is None:
             return None
         levels.append(guess)
@@ -207,11 +280,11 @@ def _operations(record: Mapping[str, Json]) -> list[dict[str, Json]]:
 
 
 def _usage(name: str) -> Callable[[Record], float]:
-    return lambda record: float(cast("dict[str, float]", record["usage"])[name])
+    return lambda record: cast("dict[str, float]", record["usage"])[name]
 
 
 _COSTS: dict[str, Callable[[Record], float]] = {
-    "operations": lambda record: float(len(_operations(record))),
+    "operations": lambda record: len(_operations(record)),
     "turns": _usage("turns"),
     "images": _usage("images"),
     "prompt_tokens": _usage("prompt_tokens"),

@@ -13,10 +13,11 @@ from typing import Protocol, cast
 
 from . import registry
 from .errors import PrhError, UsageError
-from .record import Record, key_of
+from .journal import JOURNAL, read_journal
+from .record import Record
 from .runner import Job
-from .store import JOURNAL, RunStore, read_journal
-from .types import ERROR_STATES, Json
+from .store import RunStore, key_alone
+from .types import Json
 
 SHARDS = "shards"
 
@@ -85,14 +86,15 @@ def absorb_shards(store: RunStore, report: Callable[[Record], None] = lambda _: 
     Raises:
         StoreError: a shard is still being written, or cannot be read.
     """
+
+    def take(record: Record) -> None:
+        store.append(record)
+        report(record)
+        store.hold(record)
+
     for place in sorted(path for path in (store.folder / SHARDS).glob("*") if path.is_dir()):
-        with RunStore(store.folder, place.name) as shard:
-            journal = read_journal(place / JOURNAL)
-            for record in journal.records:
-                store.append(record)
-                report(record)
-                if record["end"] not in ERROR_STATES:
-                    store.records[key_of(record)] = record
+        with RunStore(store.folder, place.name, key_alone) as shard:
+            read_journal(place / JOURNAL, take)
             store.damaged.extend(f"{place.name}: {line}" for line in shard.damaged)
             store.sync()
         shutil.rmtree(place)

@@ -7,9 +7,8 @@
     metrics.json     derived
     shards/NAME/     journals of several writers, merged at the end
 
-A line is a JSON object whose first key is the CRC-32 of the rest of the line, so that a torn or damaged
-line is known for what it is. One writer a folder: the lock is the operating system's, so it dies with its
-owner, and the owner's process id stands beside it.
+One writer a folder: the lock is the operating system's, so it dies with its owner, and the owner's process id stands
+beside it.
 """
 
 from __future__ import annotations
@@ -19,118 +18,34 @@ import io
 import json
 import os
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import Any, TypeVar, cast, overload
 
 from filelock import FileLock, Timeout
 from PIL import Image
 
 from .errors import StoreError
+from .journal import JOURNAL, decode_line, encode_line, json_bytes, read_journal, whole
 from .ledger import Conversation, MediaItem, Shown
-from .media import pixel_digest
+from .pictures import shown_digest
 from .record import SCHEMA, Record, key_of
 from .types import ERROR_STATES, Json
 
-JOURNAL = "records.jsonl"
+T = TypeVar("T")
 MANIFEST = "run.json"
 METRICS = "metrics.json"
 WEBP_SIDE = 16383
+# Stored images that a writer remembers; the disk knows of the others.
+NAMES = 1 << 13
 
 
-def encode_line(record: Mapping[str, Json]) -> bytes:
-    """A record as one journal line: JSON with its checksum as the first key, ending in a newline."""
-    rest = _json(record)[1:]
-    return b'{"crc":"%08x",' % zlib.crc32(rest) + rest + b"\n"
-
-
-def _json(value: Json | Mapping[str, Json], indent: int | None = None) -> bytes:
-    """JSON as UTF-8; text that UTF-8 cannot hold (a lone surrogate of a model's) is escaped instead."""
-    separators = (",", ":") if indent is None else None
-    try:
-        text = json.dumps(value, ensure_ascii=False, separators=separators, indent=indent, allow_nan=False)
-        return text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=separators, indent=indent, allow_nan=False).encode()
-
-
-def decode_line(line: bytes) -> Record | None:
-    """The record of a journal line, or None where the line is torn or damaged."""
-    line = line.rstrip(b"\n")
-    rest = line[len(b'{"crc":"00000000",') :]
-    if not line.startswith(b'{"crc":"') or line[8:16] != b"%08x" % zlib.crc32(rest):
-        return None
-    try:
-        value = json.loads(b"{" + rest)
-    except (ValueError, RecursionError):
-        return None
-    return cast(Record, value) if isinstance(value, dict) and "schema" in value else None
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """What a journal holds.
-
-    Attributes:
-        records: whole records in order of appending.
-        damaged: one line for each torn or damaged line, saying which.
-        tail: a last line that lacks its newline.
-    """
-
-    records: list[Record]
-    damaged: list[str]
-    tail: bytes = b""
-
-
-def read_journal(path: Path, part: Callable[[Record], Record] | None = None) -> Journal:
-    """Every whole record of a journal; what is torn is named, never guessed. Raises StoreError.
-
-    Args:
-        part: what to keep of each record, where that is not all of it.
-    """
-    records: list[Record] = []
-    damaged: list[str] = []
-    tail = b""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                tail = b"" if line.endswith(b"\n") else line
-                record = decode_line(line)
-                if record is None:
-                    torn = " (cut off while it was written)" if tail else ""
-                    damaged.append(f"{path.name} line {number}: {len(line)} bytes are damaged{torn} and were left out")
-                    continue
-                schema = record.get("schema")
-                if schema != SCHEMA:
-                    raise StoreError(
-                        f"{path} line {number}: schema {schema!r} cannot be read by this version ({SCHEMA})"
-                    )
-                if not _is_record(record):
-                    damaged.append(f"{path.name} line {number} holds no episode and was left out")
-                    continue
-                records.append(part(record) if part else record)
-    except FileNotFoundError:
-        return Journal([], [])
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}") from None
-    return Journal(records, damaged, tail)
-
-
-def _is_record(value: Record) -> bool:
-    """Whether a line holds what every reader of a record relies on."""
-    texts = all(isinstance(value.get(key), str) for key in ("id", "end"))
-    return texts and type(value.get("repeat")) is int and isinstance(value.get("segments"), list)
-
-
-def latest(records: list[Record]) -> list[Record]:
-    """One record a sample and repeat: the last written, sorted by id and repeat."""
-    return [record for _, record in sorted({key_of(record): record for record in records}.items())]
+def key_alone(_: Record) -> Record:
+    """Nothing of a record, where it is enough to know that there is one."""
+    return {}
 
 
 def is_run(path: Path) -> bool:
@@ -194,7 +109,15 @@ def read_records(run: Path) -> list[Record]:
     return read_run(run)[0]
 
 
-def read_run(run: Path, part: Callable[[Record], Record] | None = None) -> tuple[list[Record], list[str]]:
+@overload
+def read_run(run: Path) -> tuple[list[Record], list[str]]: ...
+
+
+@overload
+def read_run(run: Path, part: Callable[[Record], T]) -> tuple[list[T], list[str]]: ...
+
+
+def read_run(run: Path, part: Callable[[Record], object] = whole) -> tuple[list[Any], list[str]]:
     """The records of a run as ``read_records`` gives them, and a line for each damaged one. Raises StoreError.
 
     Args:
@@ -203,9 +126,15 @@ def read_run(run: Path, part: Callable[[Record], Record] | None = None) -> tuple
     found = [path for path in journals(run) if path.exists()]
     if not found:
         raise StoreError(f"{run / JOURNAL} is missing; without it nothing is known of the run's episodes")
-    read = [read_journal(path, part) for path in found]
-    records = latest([record for journal in read for record in journal.records])
-    return records, [line for journal in read for line in journal.damaged]
+    held: dict[tuple[str, int], object] = {}
+    damaged: list[str] = []
+
+    def keep(record: Record) -> None:
+        held[key_of(record)] = part(record)
+
+    for path in found:
+        damaged += read_journal(path, keep).damaged
+    return [held[key] for key in sorted(held)], damaged
 
 
 def journals(run: Path) -> list[Path]:
@@ -215,26 +144,37 @@ def journals(run: Path) -> list[Path]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old or the new one, never half. Raises StoreError."""
+    _write_pieces(path, [data])
+
+
+def _write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        try:
+            file = temporary.open("wb")
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("wb")
+        with file:
+            file.writelines(pieces)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         message = f"cannot write {path}: {error.strerror or error}; nothing that was written before is lost"
         raise StoreError(message) from None
 
 
 def write_json(path: Path, value: Json) -> None:
     """Write JSON atomically, indented, keys as given."""
-    write_atomic(path, _json(value, indent=2) + b"\n")
+    write_atomic(path, json_bytes(value, indent=2) + b"\n")
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Json]]) -> None:
     """Write JSON lines atomically."""
-    write_atomic(path, b"".join(_json(row) + b"\n" for row in rows))
+    _write_pieces(path, (json_bytes(row) + b"\n" for row in rows))
 
 
 @dataclass(slots=True)
@@ -243,6 +183,7 @@ class RunStore:
 
     Attributes:
         folder: the run folder.
+        part: what to hold of each record.
         records: what it held when it was opened, by key; errors are left out, so that they run again.
         damaged: what was found torn or damaged.
         shard: where several writers write; empty for the only one.
@@ -250,6 +191,7 @@ class RunStore:
 
     folder: Path
     shard: str = ""
+    part: Callable[[Record], Record] = whole
     records: dict[tuple[str, int], Record] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
     _file: int = -1
@@ -296,16 +238,20 @@ class RunStore:
 
     def _open(self) -> None:
         path = self.place / JOURNAL
-        journal = read_journal(path)
+        journal = read_journal(path, self.hold)
         self.damaged = journal.damaged
-        for record in journal.records:
-            self.records[key_of(record)] = record
-        self.records = {k: r for k, r in self.records.items() if r["end"] not in ERROR_STATES}
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         if journal.tail and decode_line(journal.tail) is None:
             os.ftruncate(self._file, os.fstat(self._file).st_size - len(journal.tail))
         elif journal.tail:
             self._write(b"\n")
+
+    def hold(self, record: Record) -> None:
+        """Take a record for one that the run holds; an error takes the place of what was held."""
+        if record["end"] in ERROR_STATES:
+            self.records.pop(key_of(record), None)
+        else:
+            self.records[key_of(record)] = self.part(record)
 
     def append(self, record: Mapping[str, Json]) -> None:
         """Append one finished episode; it is in the operating system's hands when this returns.
@@ -348,20 +294,29 @@ class RunStore:
         pairs = zip(conversation.items, conversation.shown, strict=True)
         return {item.index: self._keep(item, shown) for item, shown in pairs}
 
+    def kept_media(self, conversation: Conversation) -> dict[int, list[str]] | None:
+        """What ``keep_media`` would return, where all of it has been stored and nothing need be hashed to know it."""
+        pairs = zip(conversation.items, conversation.shown, strict=True)
+        found = {item.index: [_place(item.digest, shown.suffix)] for item, shown in pairs if shown.suffix}
+        known = len(found) == len(conversation.items) and all(name in self._kept for [name] in found.values())
+        return found if known else None
+
     def _keep(self, item: MediaItem, shown: Shown) -> list[str]:
         if shown.suffix:
             return [self._put(item.digest, shown.suffix, lambda: shown.encoded)]
         names = []
         for image in shown.seen:
             suffix = ".webp" if max(image.size) <= WEBP_SIDE else ".png"
-            names.append(self._put(pixel_digest(image), suffix, partial(encode_image, image, suffix)))
+            names.append(self._put(shown_digest(image), suffix, partial(encode_image, image, suffix)))
         return names
 
     def _put(self, digest: str, suffix: str, data: Callable[[], bytes]) -> str:
-        name = f"media/{digest[:2]}/{digest}{suffix}"
+        name = _place(digest, suffix)
         if name not in self._kept:
             if not (self.folder / name).exists():
                 write_atomic(self.folder / name, data())
+            if len(self._kept) >= NAMES:
+                self._kept.clear()
             self._kept.add(name)
         return name
 
@@ -377,6 +332,11 @@ class RunStore:
             (self.place / "writer.json").unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
+
+
+def _place(digest: str, suffix: str) -> str:
+    """Where a run keeps an image."""
+    return f"media/{digest[:2]}/{digest}{suffix}"
 
 
 def encode_image(image: Image.Image, suffix: str) -> bytes:

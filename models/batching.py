@@ -26,6 +26,7 @@ from .processor import one_line
 W = TypeVar("W")
 # Seconds that closing waits for the worker; a step may take minutes, and an interrupt must not.
 PATIENCE = 1.0
+CLOSED = "the engine is closed: open it again to go on"
 
 
 class _Stop(BaseException):
@@ -35,9 +36,9 @@ class _Stop(BaseException):
 class Job(Generic[W]):
     """Work that waits for its turn. A cancelled coroutine or a closed scheduler makes it ``abandoned``."""
 
-    def __init__(self, work: W) -> None:
+    def __init__(self, work: W, future: Future[Turn]) -> None:
         self.work = work
-        self.future: Future[Turn] = Future()
+        self.future = future
 
     @property
     def abandoned(self) -> bool:
@@ -53,10 +54,15 @@ class Job(Generic[W]):
 
     def fail(self, error: PrhError) -> None:
         """Hand an error to whoever waits."""
-        try:
-            self.future.set_exception(error)
-        except InvalidStateError:  # abandoned a moment ago
-            return
+        fail(self.future, error)
+
+
+def fail(future: Future[Turn], error: BaseException) -> None:
+    """Hand an error to whoever waits."""
+    try:
+        future.set_exception(error)
+    except InvalidStateError:  # abandoned a moment ago
+        return
 
 
 class Worker(ABC, Generic[W]):
@@ -65,7 +71,7 @@ class Worker(ABC, Generic[W]):
     def __init__(self) -> None:
         self._waiting: deque[Job[W]] = deque()
         self._running: list[Job[W]] = []
-        self._preparing = 0
+        self._preparing: set[Future[Turn]] = set()
         self._closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -76,32 +82,51 @@ class Worker(ABC, Generic[W]):
         Raises:
             ModelError: the work cannot be prepared or run, or the scheduler is closed.
         """
+        future: Future[Turn] = Future()
         with self._changed:
             self._check_open()
-            self._preparing += 1
-        job: Job[W] | None = None
+            self._preparing.add(future)
+        PREPARING.start(lambda: self._prepare(prepare, future))
         try:
-            job = Job(await _beside(prepare))
-        except PrhError:
-            raise
-        except Exception as error:
-            raise ModelError(f"the conversation cannot be encoded: {one_line(error)}") from error
-        finally:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
             with self._changed:
-                self._preparing -= 1
-                if job is not None and not self._closed:
-                    self._waiting.append(job)
+                self._preparing.discard(future)
                 self._changed.notify_all()
+            raise
+
+    def _prepare(self, prepare: Callable[[], W], future: Future[Turn]) -> None:
+        """Prepare work and queue it, or hand over why that cannot be; never raises."""
+        job: Job[W] | None = None
+        failure: BaseException | None = None
+        try:
+            job = Job(prepare(), future)
+        except PrhError as error:
+            failure = error
+        except Exception as error:
+            failure = ModelError(f"the conversation cannot be encoded: {one_line(error)}")
+            failure.__cause__ = error
+        except BaseException as error:
+            failure = error
         with self._changed:
-            self._check_open()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="prh-engine", daemon=True)
-                self._thread.start()
-        return await asyncio.wrap_future(job.future)
+            self._preparing.discard(future)
+            if job is not None and not self._closed and not job.abandoned:
+                self._waiting.append(job)
+                self._start()
+            self._changed.notify_all()
+            if self._closed:
+                failure = failure or ModelError(CLOSED)
+        if failure is not None:
+            fail(future, failure)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="prh-engine", daemon=True)
+            self._thread.start()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ModelError("the engine is closed: open it again to go on")
+            raise ModelError(CLOSED)
 
     def _run(self) -> None:
         with contextlib.suppress(_Stop):
@@ -224,21 +249,6 @@ class _Pool:
 
 
 PREPARING = _Pool(8)
-
-
-async def _beside(prepare: Callable[[], W]) -> W:
-    """Run a function in a thread of its own."""
-    made: Future[W] = Future()
-    made.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            made.set_result(prepare())
-        except BaseException as error:
-            made.set_exception(error)
-
-    PREPARING.start(run)
-    return await asyncio.wrap_future(made)
 
 
 def explain(error: BaseException) -> str:

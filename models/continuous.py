@@ -55,7 +55,7 @@ class Continuous(Worker[Work]):
         self._released.append((keys, start))
 
     def forget(self) -> None:
-        """Forget everything before the next rows join, once none are left."""
+        """Forget everything before the next rows join, once none are left; what slots hold, rows write over."""
         self._stale = True
 
     def _work(self) -> None:
@@ -179,7 +179,6 @@ class Continuous(Worker[Work]):
         if self._stale or (self._marks is not None and self._marks != marks):
             self.batch.prefixes.clear()
             self.batch.gallery.clear()
-            self.batch.slots.drop()
         self._marks, self._stale = marks, False
 
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..harness.errors import ModelError
 from ..harness.ledger import Conversation, Segment
 from .render import Chunk, Layout, Renderer
@@ -85,7 +88,7 @@ class Encoder:
         if self.places is None:
             inputs = self._typed(ids, inputs)
         else:
-            positions = self.positions(self.places, ids, spans, inputs)
+            positions = self.positions(self.places, ids, spans, layout.media, inputs)
             grids = _grids(layout, inputs)
         return TokenView(tuple(ids), grids, spans, tuple(turns), tuple(trained), positions, inputs, layout.exact)
 
@@ -143,15 +146,29 @@ class Encoder:
         return tuple(spans)
 
     def positions(
-        self, places: Places, ids: Sequence[int], spans: Sequence[Span], inputs: Mapping[str, torch.Tensor]
+        self,
+        places: Places,
+        ids: Sequence[int],
+        spans: Sequence[Span],
+        media: Sequence[Medium],
+        inputs: Mapping[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Positions of ids that nothing comes before, 3 x ids, from the grids among the inputs."""
+        """Positions of ids that nothing comes before, 3 x ids; those of videos by the family's rule.
+
+        Args:
+            inputs: what holds the grids, where it has been made.
+        """
         import torch
 
+        images = [medium for medium in media if not isinstance(medium, Video)]
+        if len(images) == len(media):
+            sizes = [(image.height // self.processor.factor, image.width // self.processor.factor) for image in images]
+            return torch.from_numpy(image_places(len(ids), spans, sizes))
         kinds = torch.zeros(1, len(ids), dtype=torch.int32)
         for start, end in spans:
             kinds[0, start:end] = VIDEO if ids[start] in self.processor.video_ids else IMAGE
-        return places(torch.tensor([ids]), kinds, inputs)[:, 0]
+        grids = self.processor.grids(media) if inputs is None else inputs
+        return places(torch.tensor([ids]), kinds, grids)[:, 0]
 
     def _typed(self, ids: Sequence[int], inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Modality of each id, for the families whose processor gives it, made anew for the ids as they stand."""
@@ -159,6 +176,27 @@ class Encoder:
 
         kinds = torch.tensor([[int(number in self.processor.image_ids) for number in ids]])
         return {name: kinds if name.endswith("token_type_ids") else value for name, value in inputs.items()}
+
+
+def image_places(length: int, spans: Sequence[Span], sizes: Sequence[Span]) -> NDArray[np.int64]:
+    """Positions of so many ids among which images stand, 3 x length, as the Qwen-VL families count them.
+
+    Text counts on by one along all axes; an image counts its cells from where it stands, then its longer side.
+
+    Args:
+        sizes: rows and columns of ids of each image.
+    """
+    places = np.empty((3, length), np.int64)
+    at = done = 0
+    for (start, end), (high, wide) in zip(spans, sizes, strict=True):
+        places[:, done:start] = np.arange(at, at + start - done)
+        at += start - done
+        places[0, start:end] = at
+        places[1, start:end] = np.repeat(np.arange(at, at + high), wide)
+        places[2, start:end] = np.tile(np.arange(at, at + wide), high)
+        at, done = at + max(high, wide), end
+    places[:, done:] = np.arange(at, at + length - done)
+    return places
 
 
 def _grids(layout: Layout, inputs: Mapping[str, torch.Tensor]) -> tuple[Grid, ...]:

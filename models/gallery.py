@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol, cast
 
-from ..harness.media import pixel_digest
+from ..harness.pictures import shown_digest
 from .flat import Features
 from .quicken import Embedding, as_product
 from .visual import Medium, Processor, Video
@@ -56,8 +56,8 @@ class Encode(Protocol):
 def medium_key(medium: Medium) -> str:
     """What an image or a video is known by: its pixels as they are seen, and the times of a video's frames."""
     if not isinstance(medium, Video):
-        return pixel_digest(medium)
-    whole = "".join(map(pixel_digest, medium.frames)) + repr(medium.seconds)
+        return shown_digest(medium)
+    whole = "".join(map(shown_digest, medium.frames)) + repr(medium.seconds)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 

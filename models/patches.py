@@ -55,18 +55,22 @@ class Patches:
 
     def arrange(self, pixels: np.ndarray) -> np.ndarray:
         """Values, height x width x 3, as patches x (colour, time, height, width), the cells of a token together."""
+        grid = self._grid(pixels)
+        return np.broadcast_to(grid, (len(grid), 3, self.repeats, self.patch**2)).reshape(len(grid), -1)
+
+    def _grid(self, pixels: np.ndarray) -> np.ndarray:
+        """The same of one time: patches x colour x 1 x (height, width)."""
         high, wide = pixels.shape[0] // self.patch, pixels.shape[1] // self.patch
         merge, patch = self.merge, self.patch
         grid = pixels.reshape(high // merge, merge, patch, wide // merge, merge, patch, 3)
-        grid = grid.transpose(0, 3, 1, 4, 6, 2, 5).reshape(high * wide, 3, 1, patch * patch)
-        return np.broadcast_to(grid, (high * wide, 3, self.repeats, patch * patch)).reshape(high * wide, -1)
+        return grid.transpose(0, 3, 1, 4, 6, 2, 5).reshape(high * wide, 3, 1, patch * patch)
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """One image, whose sides are multiples of the patch and the merge."""
         import torch
 
-        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-        seen = np.empty(pixels.shape, np.float32)
+        grid = self._grid(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+        seen = np.empty((len(grid), 3, self.repeats, self.patch**2), np.float32)
         for colour in range(3):
-            np.take(self.table[colour], pixels[..., colour], out=seen[..., colour])
-        return torch.from_numpy(self.arrange(seen))
+            seen[:, colour] = self.table[colour][grid[:, colour]]
+        return torch.from_numpy(seen.reshape(len(grid), -1))

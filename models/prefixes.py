@@ -152,5 +152,8 @@ class Prefixes:
 def agreeing(first: Keys, second: Keys) -> int:
     """How many keys two sequences have in common from their beginning on."""
     length = min(len(first), len(second))
-    differ = np.flatnonzero(first[:length] != second[:length])
-    return int(differ[0]) if len(differ) else length
+    if not length:
+        return 0
+    differ = first[:length] != second[:length]
+    place = int(differ.argmax())
+    return place if differ[place] else length

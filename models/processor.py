@@ -24,6 +24,7 @@ from PIL import Image
 
 from ..harness.errors import ModelError, Prerequisite
 from .patches import Patches
+from .recent import Recent
 from .visual import Medium, Message, Video, Videos
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from .visual import Tensors
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+# Bytes of templates' text and of encoded text that are remembered, each: samples of one prompt share most of it.
+REMEMBERED = 1 << 22
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -113,6 +116,8 @@ class _Templated:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None, name: str) -> None:
         self.tokenizer = tokenizer
         self.lock = threading.Lock()
+        self._rendered: Recent[tuple[str, str, bool], str] = Recent(REMEMBERED)
+        self._encoded: Recent[tuple[str, bool], tuple[int, ...]] = Recent(REMEMBERED)
         self.template = self._template(template or tokenizer.chat_template, name)
         added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         self.special = frozenset(added | set(tokenizer.all_special_tokens))
@@ -124,6 +129,14 @@ class _Templated:
         return chosen
 
     def render(self, messages: Sequence[Message], *, prompt: bool) -> str:
+        key = json.dumps(messages)
+        return self._rendered.get(
+            (self.template, key, prompt),
+            lambda: self._render(messages, prompt=prompt),
+            lambda text: len(key) + len(text),
+        )
+
+    def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
                 cast("list[dict[str, str]]", list(messages)),
@@ -137,8 +150,14 @@ class _Templated:
 
     def encode(self, text: str, *, opening: bool) -> list[int]:
         special = self.begins(text, opening=opening)
+        made = self._encoded.get(
+            (text, special), lambda: self._tokens(text, special=special), lambda ids: len(text) + 8 * len(ids)
+        )
+        return list(made)
+
+    def _tokens(self, text: str, *, special: bool) -> tuple[int, ...]:
         with self.lock:
-            return cast("list[int]", self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+            return tuple(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
     def begins(self, text: str, *, opening: bool) -> bool:
         """Whether the tokenizer is to add its beginning-of-text token: at the opening, where the text has none."""

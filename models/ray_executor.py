@@ -23,7 +23,7 @@ from ..harness.record import Record
 from ..harness.request import Request
 from ..harness.runner import Job, pending
 from ..harness.sharing import absorb_shards, as_keys, jobs_of
-from ..harness.store import RunStore
+from ..harness.store import RunStore, key_alone
 from ..harness.types import Json, Size, Span
 
 # How often what lost workers left is given to new ones.
@@ -155,7 +155,7 @@ class RayExecutor:
         try:
             made = plan(request, cast(Engine, Elsewhere(team.first())))
             check_folder(request.out)
-            with RunStore(request.out) as store:
+            with RunStore(request.out, part=key_alone) as store:
                 return team.work(made, store, watcher)
         finally:
             team.dismiss()

@@ -6,18 +6,16 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..harness.errors import ModelError
 from ..harness.ledger import Conversation, Segment
 from .encode import Encoder, Places
 from .gallery import medium_key
 from .render import Chunk, Rewritten, Story
-from .visual import Medium, Video
+from .visual import Medium
 
 Ints = NDArray[np.int64]
 
@@ -32,7 +30,7 @@ class Shot:
     first: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Prompt:
     """A conversation as an engine's cache knows it.
 
@@ -82,6 +80,7 @@ class Trails:
         self.places = places
         self.restarted = 0
         self._trails: dict[int, tuple[weakref.ref[Conversation], Trail]] = {}
+        self._openings: weakref.WeakValueDictionary[tuple[object, ...], Prompt] = weakref.WeakValueDictionary()
 
     def prompt(self, conversation: Conversation) -> Prompt:
         """The conversation up to here.
@@ -97,7 +96,7 @@ class Trails:
             before = trail.prompt if trail.story.segments else EMPTY
             try:
                 parts, media = self.encoder.renderer.extend(trail.story, conversation)
-                trail.prompt = self._after(before, parts, media)
+                trail.prompt = self._after(before, parts, media) if before.ids.size else self._opening(parts, media)
             except Rewritten:
                 trail.story = Story()
                 layout = self.encoder.renderer.layout(conversation)
@@ -122,13 +121,24 @@ class Trails:
             self._trails[number] = weakref.ref(conversation, lambda ref: _let_go(gone, number, ref)), trail
         return trail
 
+    def _opening(self, parts: Sequence[Chunk | Segment], media: Sequence[Medium]) -> Prompt:
+        """A conversation's first prompt: one for all that begin alike, while any of them runs."""
+        texts = [part.text for part in parts if isinstance(part, Chunk)]
+        if len(texts) < len(parts):
+            return self._after(EMPTY, parts, media)
+        key = (*texts, *map(medium_key, media))
+        found = self._openings.get(key)
+        if found is None:
+            self._openings[key] = found = self._after(EMPTY, parts, media)
+        return found
+
     def _after(self, before: Prompt, parts: Sequence[Chunk | Segment], media: Sequence[Medium]) -> Prompt:
         base = len(before.ids)
         ids, turns, _ = self.encoder.join(parts, before.ids[-1:].tolist())
         if not ids:
             return before
         spans = self.encoder.find_spans(ids, media)
-        positions = self._positions(ids, spans, media)
+        positions: Ints = self.encoder.positions(self.places, ids, spans, media).numpy()
         if base:
             positions = positions + before.positions[:, -1].max() + 1
         keys = np.array(ids, np.int64)
@@ -145,26 +155,6 @@ class Trails:
             known,
             base + turns[0][1] - 1 if base and turns else 0,
         )
-
-    def _positions(self, ids: Sequence[int], spans: Sequence[tuple[int, int]], media: Sequence[Medium]) -> Ints:
-        """Positions of ids that nothing comes before: 3 x ids."""
-        if any(isinstance(medium, Video) for medium in media):
-            grids = self.encoder.processor.grids(media)
-            return np.asarray(self.encoder.positions(self.places, ids, spans, grids).numpy())
-        # Text counts on by one along all axes; an image counts its cells from where it stands, then its longer side.
-        places = np.empty((3, len(ids)), np.int64)
-        at = done = 0
-        factor = self.encoder.processor.factor
-        for (start, end), medium in zip(spans, media, strict=True):
-            places[:, done:start] = np.arange(at, at + start - done)
-            at += start - done
-            high, wide = cast(Image.Image, medium).height // factor, cast(Image.Image, medium).width // factor
-            places[0, start:end] = at
-            places[1, start:end] = np.repeat(np.arange(at, at + high), wide)
-            places[2, start:end] = np.tile(np.arange(at, at + wide), high)
-            at, done = at + max(high, wide), end
-        places[:, done:] = np.arange(at, at + len(ids) - done)
-        return places
 
     def _shots(
         self, spans: Sequence[tuple[int, int]], media: Sequence[Medium]

@@ -14,8 +14,9 @@ from typing import cast
 from ..harness import registry
 from ..harness.digests import json_digest
 from ..harness.errors import OPERATION_ERRORS, OperationErrorKind, StoreError
+from ..harness.journal import decode_line
 from ..harness.record import Record
-from ..harness.store import decode_line, journals, read_run
+from ..harness.store import journals, read_run
 from ..harness.types import END_STATES, Box, EndState, Json
 from .album import CROP_SHARE, Album, Images
 from .episodes import Reader, Table, visible

@@ -48,13 +48,16 @@ class Library:
         """The record of a rollout. Raises StoreError, DataError."""
         key = entry.round, entry.task
         if key not in self._held:
-            records = self.rollouts.read(entry.round, entry.task)
-            self._held[key] = {key_of(record): record for record in records}
+            self.hold(*key, self.rollouts.read(*key))
         found = self._held[key].get((entry.id, entry.repeat))
         if found is None:
             folder = self.rollouts.folder(entry.round, entry.task)
             raise DataError(f"{folder} no longer has the rollout {entry.repeat} of {entry.id!r}; begin again elsewhere")
         return found
+
+    def hold(self, number: int, task: str, records: Sequence[Record]) -> None:
+        """Take a round's records of one task as they have been read."""
+        self._held[number, task] = {key_of(record): record for record in records}
 
     def turn_to(self, number: int) -> None:
         """Let go of what is too old for a round, and of what it was thought to hold before it was sampled."""

@@ -23,6 +23,7 @@ from ..harness.types import Json
 from . import checkpoints
 from .batches import Batch, step_seed
 from .compose import Composer, Library, by_row
+from .garbage import settled
 from .grpo_training import Ended, GrpoTraining, Sampled, State, engine_dead
 from .lean import Lean, lean
 from .loop import Work
@@ -115,8 +116,9 @@ class GrpoRun(Work[GrpoTraining]):
             self.watcher.opened(training, self.step)
         self._evaluate_again(self.step)
         try:
-            while self.state.round < training.config.train.rounds:
-                self._round()
+            with settled():
+                while self.state.round < training.config.train.rounds:
+                    self._round()
         except Ended as end:
             self._stop(end)
         finally:
@@ -249,6 +251,7 @@ class GrpoRun(Work[GrpoTraining]):
             ids = {key for name, key in wanted.queries if name == task}
             if ids:
                 records = [one for one in self.rollouts.read(wanted.number, task) if one["id"] in ids]
+                self.library.hold(wanted.number, task, records)
                 check_whole(
                     records, len(ids) * self.training.config.rollout.group, self.rollouts.folder(wanted.number, task)
                 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..harness.media import pixel_digest
+from ..harness.pictures import shown_digest
 from .trainable import Preparer
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Once:
         different: list[Image.Image] = []
         places: list[int] = []
         for image in images:
-            key = pixel_digest(image)
+            key = shown_digest(image)
             if key not in first:
                 first[key] = len(different)
                 different.append(image)

@@ -20,12 +20,13 @@ from typing import Any, Protocol, cast
 from ..harness.engine import Caps, Engine, Turn, TurnSpec
 from ..harness.errors import ModelError, StoreError, UsageError
 from ..harness.evaluate import score
+from ..harness.journal import read_journal, whole
 from ..harness.ledger import Conversation
 from ..harness.manifest import check_same, environment
 from ..harness.record import SCHEMA, Record, key_of
 from ..harness.runner import Job, run_all
 from ..harness.settings import Setting
-from ..harness.store import MANIFEST, RunStore, journals, read_journal, read_manifest, write_json
+from ..harness.store import MANIFEST, RunStore, journals, read_manifest, write_json
 from ..harness.types import ERROR_STATES, Json, Size, Span
 from .batches import step_seed
 from .grpo_config import GrpoConfig
@@ -266,7 +267,7 @@ def _by_task(queries: Sequence[Query]) -> list[str]:
     return list(dict.fromkeys(task for task, _ in queries))
 
 
-def _merged(folder: Path, part: Callable[[Record], Record] | None = None) -> dict[tuple[str, int], Record]:
+def _merged(folder: Path, part: Callable[[Record], Record] = whole) -> dict[tuple[str, int], Record]:
     """The records of all writers, one a rollout: the last that is no error, where there is one. Raises StoreError."""
     found: dict[tuple[str, int], Record] = {}
     for path in journals(folder):

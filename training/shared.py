@@ -17,6 +17,7 @@ from .examples import Example
 from .trainable import Preparer
 
 Bundle = Sequence[Example]
+Span = tuple[int, int]
 
 
 def shared(bundle: Bundle) -> int:
@@ -25,16 +26,26 @@ def shared(bundle: Bundle) -> int:
     The id before the first trained one is not shared, because from it that one is foretold.
     """
     first = bundle[0]
-    length = min(int(np.append(np.flatnonzero(example.weights), len(example.ids))[0]) for example in bundle) - 1
+    length = min(map(_untrained, bundle)) - 1
     for other in bundle[1:]:
         same = first.ids[:length] == other.ids[:length]
         length = length if same.all() else int(same.argmin())
     return length
 
 
+def _untrained(example: Example) -> int:
+    """How many ids stand before the first trained one."""
+    trained = example.weights != 0
+    first = int(trained.argmax())
+    return first if trained[first] else len(trained)
+
+
 def width(bundle: Bundle) -> int:
     """How many ids a bundle has as one row."""
-    begin = shared(bundle)
+    return _width(bundle, shared(bundle))
+
+
+def _width(bundle: Bundle, begin: int) -> int:
     return begin + sum(len(example.ids) - begin for example in bundle)
 
 
@@ -44,44 +55,44 @@ def collate_shared(bundles: Sequence[Bundle], preparer: Preparer, pad: int) -> B
     Raises:
         ValueError: an example has no positions of its own, as those of other families than Qwen-VL.
     """
-    rows, longest = len(bundles), max(map(width, bundles))
+    begins = list(map(shared, bundles))
+    widths = list(map(_width, bundles, begins))
+    rows, longest = len(bundles), max(widths)
     ids = np.full((rows, longest), pad)
     weights = np.zeros((rows, longest), dtype=np.float32)
     positions = torch.zeros(3, rows, longest, dtype=torch.long)
-    # 0 is the beginning, 1 and on are conversations, -1 is filling.
-    owner = torch.full((rows, longest), -1, dtype=torch.long)
     targets = np.full((rows, longest), pad)
     names = note_names(example for bundle in bundles for example in bundle)
     notes = {name: np.zeros((rows, longest), dtype=np.float32) for name in names}
-    shown = []
-    for row, bundle in enumerate(bundles):
-        begin = end = shared(bundle)
-        for number, example in enumerate(bundle, 1):
+    shown, spans = [], []
+    for row, (bundle, begin) in enumerate(zip(bundles, begins, strict=True)):
+        end = begin
+        spans.append([(0, begin)])
+        for example in bundle:
             if example.positions is None:
                 raise ValueError(f"{example.name} has no positions of its own")
             start, end = end, end + len(example.ids) - begin
             ids[row, start:end] = example.ids[begin:]
             positions[:, row, start:end] = example.positions[:, begin:]
-            owner[row, start:end] = number
+            spans[row].append((start, end))
             targets[row, start : end - 1] = example.ids[begin + 1 :]
             weights[row, start : end - 1] = example.weights[begin + 1 :]
             for name, values in example.notes.items():
                 notes[name][row, start : end - 1] = values[begin + 1 :]
-        ids[row, :begin], owner[row, :begin] = bundle[0].ids[:begin], 0
+        ids[row, :begin] = bundle[0].ids[:begin]
         positions[:, row, :begin] = bundle[0].positions[:, :begin] if bundle[0].positions is not None else 0
         shown.append(_shown(bundle, begin))
     columns = np.flatnonzero(weights.any(axis=0))
     inputs = {
         "input_ids": torch.from_numpy(ids),
-        "attention_mask": _mask(owner),
+        "attention_mask": _mask(spans, longest),
         "position_ids": positions,
         "logits_to_keep": torch.from_numpy(columns),
         **pixels(shown, preparer),
     }
-    tokens = sum(map(width, bundles))
     kept = torch.from_numpy(targets[:, columns]), torch.from_numpy(weights[:, columns])
     said = {name: torch.from_numpy(values[:, columns]) for name, values in notes.items()}
-    return Batch(inputs, *kept, tokens, ids.size, said)
+    return Batch(inputs, *kept, sum(widths), ids.size, said)
 
 
 def _shown(bundle: Bundle, begin: int) -> Example:
@@ -95,10 +106,16 @@ def _shown(bundle: Bundle, begin: int) -> Example:
     return replace(bundle[0], images=(*bundle[0].images, *own)) if own else bundle[0]
 
 
-def _mask(owner: torch.Tensor) -> torch.Tensor:
-    """What is added to attention scores, rows x 1 x queries x keys: 0 where an id may look, else very negative."""
-    same = owner[:, :, None] == owner[:, None, :]
-    begin = (owner == 0)[:, None, :]
-    order = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
-    free = (same | begin) & order & (owner >= 0)[:, None, :] | torch.eye(owner.shape[1], dtype=torch.bool)
-    return torch.zeros(free.shape).masked_fill(~free, torch.finfo(torch.float32).min)[:, None]
+def _mask(spans: Sequence[Sequence[Span]], longest: int) -> torch.Tensor:
+    """What is added to attention scores, rows x 1 x queries x keys: 0 where an id may look, else very negative.
+
+    Args:
+        spans: of each row, where its beginning stands and where each conversation that goes on from it does.
+    """
+    mask = np.full((len(spans), longest, longest), np.finfo(np.float32).min, dtype=np.float32)
+    for row, whole in zip(mask, spans, strict=True):
+        np.fill_diagonal(row, 0.0)
+        for start, end in whole:
+            row[start:end, start:end] = np.triu(row[start:end, start:end], 1)
+            row[start:end, : min(start, whole[0][1])] = 0.0
+    return torch.from_numpy(mask)[:, None]

@@ -19,10 +19,11 @@ from typing import Protocol, TypeVar, cast
 
 from ..harness.engine import smart_resize
 from ..harness.errors import DataError
+from ..harness.journal import encode_line
 from ..harness.media import load_image
 from ..harness.record import Record, key_of
 from ..harness.settings import Setting
-from ..harness.store import RunStore, encode_line
+from ..harness.store import RunStore
 from ..harness.task import Profile, Row, Task
 from ..harness.types import Json, Sample, Size, Span
 from .gates import Refused, check_evidence, check_performed, check_script

@@ -7,8 +7,8 @@ medians of CPU seconds are compared:
     forward + backward   from rollouts as examples to gradients, pixels included
     step                 the same with the optimizer's step and what each logs
 
-and, of ours alone, the update with images encoded once or wherever they are shown, rollouts that share their prompt
-or not, and what share of a whole training's step is not spent in the model.
+and, of ours alone, the update with images encoded once or wherever they are shown, and rollouts that share their prompt
+or not. What a whole round costs is ``bench_rounds``'s.
 """
 
 import copy
@@ -21,15 +21,10 @@ from pathlib import Path
 
 import torch
 from prh.harness.engine import EngineOptions
-from prh.models.continuous import Continuous
 from prh.models.transformers_engine import TransformersFactory
 from prh.tests.benchmarks.measure import alternate, arguments, median, report
-from prh.tests.training import acting, bandit
+from prh.tests.training import acting
 from prh.tests.training.grpo_steps import chosen
-from prh.training import grpo, grpo_run
-from prh.training.checkpoints import read_log
-from prh.training.config import build
-from prh.training.grpo_config import GrpoConfig
 from prh.training.lean import lean
 from prh.training.learner import new_accelerator
 from prh.training.policy import PolicyLearner, Voice
@@ -109,57 +104,8 @@ def trl_steps(stage, out, steps):
     return [after - before for before, after in pairwise(ends)]
 
 
-def whole(folder, rounds):
-    """A training with random replies of 48 tokens: what a step costs, and what share of it the model does not take."""
-    bandit.register()
-    spent = dict.fromkeys(("sampling", "learning", "round"), 0.0)
-
-    def timed(owner, name, what, clock):
-        real = getattr(owner, name)
-
-        def call(*given):
-            start = clock()
-            try:
-                return real(*given)
-            finally:
-                spent[what] += clock() - start
-
-        setattr(owner, name, call)
-        return owner, name, real
-
-    # Steps of the engine run in a thread of their own, and beside them episodes are prepared and recorded.
-    patched = [
-        timed(Continuous, "_step", "sampling", time.thread_time),
-        timed(PolicyLearner, "update", "learning", time.process_time),
-        timed(grpo_run.GrpoRun, "_round", "round", time.process_time),
-    ]
-    values = {
-        "model": {"base": "tiny-init", "attention": "sdpa"},
-        "data": [{"task": "vstar-mini"}],
-        "reward": {"even": {}},
-        "rollout": {"queries": 16, "group": 8, "batch": 64, "concurrency": 96},
-        "train": {"rounds": rounds, "batch": 128, "save": rounds},
-        "setting": {"limits": {"new_tokens": 48}},
-        "optim": {"lr": 1e-4},
-    }
-    try:
-        grpo.train(build(GrpoConfig, values), folder, Path())
-    finally:
-        for owner, name, real in patched:
-            setattr(owner, name, real)
-    rows = read_log(folder)
-    model = spent["sampling"] + spent["learning"]
-    return {
-        "cpu_seconds_a_step": spent["round"] / len(rows),
-        "sampling_by_the_model": spent["sampling"] / len(rows),
-        "learning": spent["learning"] / len(rows),
-        "not_the_model": 1 - model / spent["round"],
-        "response_tokens": median(row["response_tokens"] for row in rows),
-    }
-
-
 def main():
-    asked = arguments(__doc__.partition("\n")[0], rounds=20, steps=6)
+    asked = arguments(__doc__.partition("\n")[0], rounds=20)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     engine = TransformersFactory().open("tiny-init", EngineOptions(device="cpu", attention="sdpa"))
@@ -187,7 +133,6 @@ def main():
             "rollouts": len(stage.rows()),
             "tokens_padded": padded[1].batch(padded[2][0]).tokens,
             "tokens_shared": shared[1].batch(shared[2][0]).tokens,
-            "training": whole(base / "whole", asked.steps),
         }
     rows = []
     for what, found in (("forward + backward", passes), ("step", stepped)):

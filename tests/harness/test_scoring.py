@@ -23,6 +23,7 @@ def record(crops, *, boxes=(WHERE,)):
     return {
         **dict.fromkeys(("question", "answer_kind", "category", "cluster"), ""),
         "id": "1",
+        "end": "answered",
         "choices": [],
         "gold": [],
         "slices": [],

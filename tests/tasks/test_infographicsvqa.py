@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prh.harness.errors import DataError, StoreError, UsageError
 from prh.harness.media import load_image
-from prh.harness.scoring import score_records, summarise
+from prh.harness.scoring import episode_of, score_records, summarise
 from prh.harness.task import DataOptions
 from prh.harness.types import Box, Evidence, Metric, Sample
 from prh.tasks import commands
@@ -395,7 +395,7 @@ class Whole:
 
 def metrics(records):
     task = InfographicsVQA()
-    return summarise(records, score_records(records, task, Whole(), ""), task, Whole())
+    return summarise(list(map(episode_of, records)), score_records(records, task, Whole(), ""), task, Whole())
 
 
 def test_a_labelled_run_has_both_means():

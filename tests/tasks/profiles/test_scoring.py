@@ -4,7 +4,7 @@ import pytest
 from prh.harness.errors import UsageError
 from prh.harness.evaluate import load_profile
 from prh.harness.registry import names
-from prh.harness.scoring import score_records, summarise
+from prh.harness.scoring import episode_of, score_records, summarise
 from prh.tasks.tallyqa import TallyQAComplex
 from prh.tasks.vstar import VStar
 from prh.tests.tasks.profiles.support import GLOVE
@@ -48,7 +48,7 @@ def test_the_same_replies_under_each_profile(name, right):
     profile, task = load_profile(name), VStar()
     rows = score_records(RECORDS, task, profile, "")
     assert [row.scores["accuracy"] for row in rows] == right
-    metrics = summarise(RECORDS, rows, task, profile)
+    metrics = summarise(list(map(episode_of, RECORDS)), rows, task, profile)
     assert metrics["metrics"]["accuracy"]["value"] == sum(right) / len(right)
     assert (metrics["profile"], metrics["profile_version"]) == (name, 1)
 

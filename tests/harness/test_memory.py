@@ -1,0 +1,81 @@
+"""What a run holds of its episodes does not grow with them beyond some hundred bytes each."""
+
+import gc
+import tracemalloc
+
+import pytest
+from prh.harness import evaluate
+from prh.harness.evaluate import Plan, load_profile, load_task
+from prh.harness.media import Media
+from prh.harness.request import Request
+from prh.harness.scripted import ScriptedEngine
+from prh.harness.store import RunStore, key_alone
+from prh.harness.task import Dataset
+from prh.tests.harness.support import crop, png, sample, says, setting
+
+FEW, MANY = 40, 240
+# Bytes of an episode while it runs, for its place among the jobs, and when it is judged, for its row and its costs; of
+# a record whole they would be thousands.
+RUN, JUDGED = 400, 2000
+
+
+def plan(folder, count, turns):
+    images = [Media("image", f"{number}.png", png(280, 280, (number, 0, 0))) for number in range(8)]
+    samples = [sample(images[number % 8], id=f"sample-{number:06}") for number in range(count)]
+    boxes = [crop(0.1, 0.1, 0.5 + 0.01 * number, 0.6) for number in range(turns - 1)]
+    engine, chosen = ScriptedEngine(says(*boxes, "\\boxed{A}")), setting(limits={"turns": 10, "images": 20})
+    request = Request("scripted", "vstar-mini", folder)
+    dataset, identity = Dataset(samples, {}), {"protocol": chosen.protocol.name}
+    return Plan(
+        request, load_task("vstar-mini"), load_profile("strict"), dataset, samples, engine, chosen, identity, 1.0, ()
+    )
+
+
+@pytest.fixture
+def peaks(tmp_path, monkeypatch):
+    """Runs so many episodes of so many turns; what was held once they had run, and the most while they were judged."""
+    finish = evaluate.finish
+
+    def measure(count, turns):
+        found = []
+
+        def watched(*given):
+            gc.collect()
+            found.append(tracemalloc.get_traced_memory()[0])
+            tracemalloc.reset_peak()
+            return finish(*given)
+
+        monkeypatch.setattr(evaluate, "finish", watched)
+        made = plan(tmp_path / f"{count}-{turns}", count, turns)
+        tracemalloc.start()
+        try:
+            assert evaluate.run(made).records == count
+            return [*found, tracemalloc.get_traced_memory()[1]]
+        finally:
+            tracemalloc.stop()
+
+    measure(FEW, 2)
+    return measure
+
+
+@pytest.mark.parametrize("turns", [1, 4])
+def test_a_run_holds_little_of_an_episode_that_has_ended(peaks, turns):
+    few, many = peaks(FEW, turns), peaks(MANY, turns)
+    run, judged = [(after - before) / (MANY - FEW) for before, after in zip(few, many, strict=True)]
+    assert run < RUN
+    assert judged < JUDGED
+
+
+def test_a_run_that_is_gone_on_with_holds_no_records(peaks, tmp_path):
+    peaks(FEW, 1)
+    with RunStore(tmp_path / f"{FEW}-1", part=key_alone) as store:
+        assert len(store.records) == FEW
+        assert not any(store.records.values())
+
+
+def test_names_of_stored_images_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("prh.harness.store.NAMES", 3)
+    with RunStore(tmp_path) as store:
+        names = [store._put(f"{number:064}", ".png", lambda: b"x") for number in range(8)]
+        assert len(store._kept) <= 3
+        assert names[0] == store._put(f"{0:064}", ".png", lambda: pytest.fail("stored twice"))
