@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, cast
 from filelock import FileLock, Timeout
 
 from ..harness.errors import StoreError
-from ..harness.store import write_atomic, write_json
+from ..harness.manifest import check_same
+from ..harness.store import read_json, write_atomic, write_json
 from ..harness.types import Json
 
 if TYPE_CHECKING:
@@ -70,6 +71,26 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def latest(folder: Path) -> tuple[int, Path] | None:
     """The last checkpoint that a training can go on from."""
     return next(((step, path) for step, path in reversed(checkpoints(folder)) if (path / STATE).is_dir()), None)
+
+
+def check_recipe(folder: Path, config: Mapping[str, Json], loose: Sequence[str]) -> None:
+    """Refuse to go on with what another recipe began.
+
+    Args:
+        folder: a checkpoint whose manifest holds the recipe's part under ``config``.
+        loose: keys that may change.
+
+    Raises:
+        UsageError: another recipe.
+        StoreError: there is no such manifest.
+    """
+    held = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    began = held.get("config")
+    if not isinstance(began, dict):
+        raise StoreError(f"{folder} does not say what was trained; remove {folder.parent}, or choose another --out")
+    here = cast("dict[str, Json]", json.loads(json.dumps(config)))
+    kept = ({key: value for key, value in part.items() if key not in loose} for part in (began, here))
+    check_same(*kept, folder.parent)
 
 
 def place(folder: Path, step: int) -> Path:

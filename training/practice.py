@@ -8,7 +8,6 @@ same end.
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,20 +24,20 @@ from ..harness.settings import Setting, resolve
 from ..harness.store import write_json
 from ..harness.types import Json
 from . import checkpoints
-from .batches import Batch, Feed, collate, split
+from .batches import Batch, Feed, split
 from .drills import Drill, Reduced, drills, talk
 from .examples import Cache, Example, Weighing, encode
 from .learner import FEATURES, Learner, look, new_accelerator
 from .pictures import Album
+from .probe import TALL, Probe
 from .publish import versions
 from .schedule import Optimisation
 from .shared import Bundle, collate_shared, width
 from .trainable import Trainable, open_trainable
 from .weights import load_weights
 
-TALL = 1 << 30
-# How many pictures and how many drills of a kind a look is at.
-LOOKED = 48
+# What may change between the parts of a practice.
+LOOSE = ("base", "micro", "probe", "save")
 PARTS = ("overview", "closeup", "attempt")
 # What a drill counts, by kind: an overview is asked for many places at once, and for a reading only now and then.
 WORTH = {"closeup": 4, "direct": 4, "side": 2, "attempt": 4}
@@ -154,21 +153,24 @@ class Kept:
                 self._examples[place] = self._encoded(self.drills[place])
         return [self._examples[place] for place in places]
 
-    def unseen(self, places: Sequence[int]) -> dict[int, Example]:
-        """Of the drills at these places those whose images a frozen tower has not looked at, by what they show."""
-        shown = {self._key(place): place for place in places}
-        return {key: self.some([place])[0] for key, place in shown.items() if key not in self._seen}
+    def seen(self, places: Sequence[int], look: Callable[[Example], torch.Tensor]) -> Bundle:
+        """The drills at these places with what the frozen tower makes of their images instead of them.
 
-    def see(self, features: Mapping[int, torch.Tensor]) -> None:
-        """Keep what the frozen tower makes of images, by what they show."""
-        self._seen.update(features)
-
-    def seen(self, places: Sequence[int]) -> Bundle:
-        """The drills at these places with what the frozen tower makes of their images instead of them."""
+        Args:
+            look: runs the tower.
+        """
+        made = self.some(places)
+        for place, one in zip(places, made, strict=True):
+            if self._key(place) not in self._seen:
+                self._seen[self._key(place)] = look(one)
         return [
             replace(one, images=(), inputs={FEATURES: self._seen[self._key(place)]})
-            for place, one in zip(places, self.some(places), strict=True)
+            for place, one in zip(places, made, strict=True)
         ]
+
+    def forget(self) -> None:
+        """What a tower made of images that has learned since."""
+        self._seen.clear()
 
     def _key(self, place: int) -> int:
         return 0 if self._alike else place
@@ -224,18 +226,16 @@ class Pool:
         made = encode("drill", talk(drill, self.engine, self.setting, seen), self.engine, how, TALL)
         return replace(made, weights=made.weights * WORTH.get(drill.kind, 1))
 
-    def _look(self, chosen: Sequence[tuple[Kept, Sequence[int]]]) -> None:
-        """Let the frozen tower look at what it has not looked at, all at once."""
-        unseen: dict[tuple[Kept, int], Example] = {}
-        for kept, places in chosen:
-            unseen.update({(kept, key): example for key, example in kept.unseen(places).items()})
-        if not unseen:
-            return
+    def _look(self, example: Example) -> torch.Tensor:
+        """What the frozen tower makes of an example's images, alone, so that nothing depends on what stands beside."""
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            features = look(self.engine, [image for example in unseen.values() for image in example.images])
-        widths = [sum(example.ids == self.engine.module.config.image_token_id) for example in unseen.values()]
-        for (kept, key), part in zip(unseen, torch.split(features, widths), strict=True):
-            kept.see({key: part.clone()})
+            return look(self.engine, example.images)
+
+    def forget(self) -> None:
+        """What the tower made of images before it learned."""
+        for held in self._held.values():
+            for kept in held:
+                kept.forget()
 
     def choose(self, step: int) -> list[Bundle]:
         """The bundles of a step, from 0: overviews with all their questions, and close-ups with one."""
@@ -249,8 +249,7 @@ class Pool:
         chosen = [self._one(keys[place], rng) for place in picked]
         if stage.tower:
             return [kept.some(places) for kept, places in chosen]
-        self._look(chosen)
-        return [kept.seen(places) for kept, places in chosen]
+        return [kept.seen(places, self._look) for kept, places in chosen]
 
     def _one(self, key: str, rng: np.random.Generator) -> tuple[Kept, list[int]]:
         held = self._held[key]
@@ -281,10 +280,11 @@ def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> P
     setting = resolve([("prh.json", defaults)], 0)
     accelerator = new_accelerator(mixed_precision=config.precision, cpu=True)
     learner = Learner(accelerator, engine.module, config.optim, config.steps)
-    first = _go_on(learner, out)
+    first = _go_on(config, learner, out)
     if first:
         say(f"going on after step {first}")
-    probe = Probe(config, engine, setting)
+    tasks = {key.split("/")[0] for stage in config.stages for key in stage.mix}
+    probe = Probe(tasks, config.micro, engine, setting)
     feed = PracticeFeed(Pool(config, engine, setting), engine, config)
     start, losses = time.process_time(), deque[float](maxlen=100)
     with engine.quickened():
@@ -301,17 +301,25 @@ def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> P
     return checkpoints.place(out, config.steps)
 
 
-def _steps(config: PracticeConfig, learner: Learner, feed: Feed, first: int) -> Iterator[tuple[int, float]]:
-    """Take the steps from this one, from 0; how many are done, and the loss of the last."""
-    for step, batches in enumerate(feed.steps(first, config.steps), first):
-        stage = config.stage(step)
-        learner.pace(stage.rate, stage.tower)
-        if stage.anew and (not step or config.stage(step - 1) is not stage):
-            learner.forget()
-        yield step + 1, learner.update(step, batches).loss
+def _steps(config: PracticeConfig, learner: Learner, feed: PracticeFeed, first: int) -> Iterator[tuple[int, float]]:
+    """Take the steps from this one, from 0; how many are done, and the loss of the last.
+
+    What a stage learns from is prepared when the stage before it has ended: a frozen tower is looked through then.
+    """
+    begin = 0
+    for stage in config.stages:
+        end = begin + stage.steps
+        if first < end:
+            learner.pace(stage.rate, stage.tower)
+            if stage.anew and first <= begin:
+                learner.forget()
+            feed.pool.forget()
+            for step, batches in enumerate(feed.steps(max(first, begin), end), max(first, begin)):
+                yield step + 1, learner.update(step, batches).loss
+        begin = end
 
 
-def _go_on(learner: Learner, out: Path) -> int:
+def _go_on(config: PracticeConfig, learner: Learner, out: Path) -> int:
     """Take up the last checkpoint there is; the steps that are done. Raises PrhError."""
     out.mkdir(parents=True, exist_ok=True)
     found = checkpoints.latest(out)
@@ -319,6 +327,7 @@ def _go_on(learner: Learner, out: Path) -> int:
     if not found and checkpoints.checkpoints(out):
         raise StoreError(f"{out} has checkpoints, and none can be gone on from; remove them or choose another --out")
     if found:
+        checkpoints.check_recipe(found[1], cast("dict[str, Json]", asdict(config)), LOOSE)
         load_weights(learner.accelerator.unwrap_model(learner.model), found[1], "float32")
         first = checkpoints.load_states(found[1] / checkpoints.STATE, learner.optimizers)
     checkpoints.trim_log(out, first)
@@ -337,56 +346,3 @@ def _save(
     checkpoints.save_states(workplace / checkpoints.STATE, [one.state_dict() for one in learner.optimizers], step)
     checkpoints.finish(workplace, target)
     checkpoints.prune(out, 2)
-
-
-NUMBERS = re.compile(r"[01]\.\d")
-
-
-class Probe:
-    """Looks at what has been learned, on pictures that are never practised, each token given those before it."""
-
-    def __init__(self, config: PracticeConfig, engine: Trainable, setting: Setting) -> None:
-        self.config, self.engine = config, engine
-        self._sets: dict[str, list[Example]] = defaultdict(list)
-        for name in sorted({key.split("/")[0] for stage in config.stages for key in stage.mix}):
-            album = Album(name, 9999)
-            rng = random.Random(name)  # noqa: S311 - exercises, not secrets
-            for number in range(LOOKED):
-                picture = album(number)
-                for drill in drills(picture, rng):
-                    for mark in _marks(f"{name}/{drill.kind}", drill, len({one.name for one in picture.things})):
-                        if len(self._sets[mark]) < LOOKED:
-                            made = encode(mark, talk(drill, engine, setting), engine, "tokens", TALL)
-                            self._sets[mark].append(made)
-
-    @torch.no_grad()
-    def __call__(self, model: torch.nn.Module) -> dict[str, float]:
-        """By drill, the share of replies that are right in every token, boxes within a tenth."""
-        model.eval()
-        return {key: sum(self._right(model, held)) / len(held) for key, held in self._sets.items()}
-
-    def _right(self, model: torch.nn.Module, held: Sequence[Example]) -> Iterator[bool]:
-        decode = self.engine.processor.decode  # type: ignore[attr-defined]
-        for group in split([len(example.ids) for example in held], self.config.micro):
-            batch = collate([held[place] for place in group], self.engine.processor, self.engine.pad)
-            guessed = model(**batch.inputs, use_cache=False).logits.argmax(-1)
-            for row in range(len(group)):
-                kept = batch.weights[row] > 0
-                said = [decode([int(number)]) for number in guessed[row][kept]]
-                want = [decode([int(number)]) for number in batch.targets[row][kept]]
-                yield all(_near(a, b) for a, b in zip(said, want, strict=True))
-
-
-def _marks(key: str, drill: Drill, things: int) -> list[str]:
-    """What a drill counts under: places by how many things there are, readings by the form of what is read."""
-    if drill.kind == "attempt":  # nothing there to be right about
-        return []
-    if drill.kind == "where":
-        return [f"{key} of {things}"]
-    return [key if drill.kind == "side" else f"{key} {' '.join(drill.reply.split()[:2])}"]
-
-
-def _near(said: str, want: str) -> bool:
-    if NUMBERS.fullmatch(said) and NUMBERS.fullmatch(want):
-        return abs(float(said) - float(want)) < 0.15
-    return said == want

@@ -25,7 +25,7 @@ from ..harness.store import read_json
 from ..harness.task import Task
 from ..harness.types import Json
 from . import checkpoints
-from .config import SftConfig
+from .config import DataPart, SftConfig
 from .examples import Example, encode
 from .loop import Run, SftTraining, T, Training, Work, flat, write_checkpoint
 from .released import Rule, released_lessons
@@ -40,7 +40,7 @@ BLANK = 56
 # What may change between the parts of a training: how a step is computed and what is kept, not what comes of it.
 LOOSE = {
     "model": ("base", "checkpointing"),
-    "data": ("lessons", "released", "longest", "cache"),
+    "data": ("lessons", "released", "without", "longest", "cache"),
     "train": ("micro", "save", "keep"),
 }
 
@@ -52,7 +52,8 @@ def gather(config: SftConfig, root: Path) -> list[Lesson]:
         found = read_lessons(root / name)
         if not found:
             raise DataError(f"{root / name} holds no trajectory that ended in an answer")
-        lessons += [lesson for lesson in found if lesson.provenance.get("template") not in config.data.without]
+        lessons += found
+    lessons = _without(lessons, config.data)
     rule: Rule = "positional" if config.data.mask == "last-two" else "derived"
     for name in config.data.released:
         path = root / name
@@ -62,8 +63,6 @@ def gather(config: SftConfig, root: Path) -> list[Lesson]:
         if not told:
             raise DataError(f"{path} holds no conversation")
         lessons += told
-    if not lessons:
-        raise DataError("data.without leaves no trajectory to learn")
     idle = next((one.name for one in lessons if not any(said.trained for said in one.script)), None)
     if config.data.mask == "flags" and idle is not None:
         raise DataError(f"{idle}: no turn of it is marked as trained; leave it out, or take data.mask = 'last-two'")
@@ -71,6 +70,20 @@ def gather(config: SftConfig, root: Path) -> list[Lesson]:
     if len(set(names)) < len(names):
         lessons = [replace(lesson, name=f"{number}:{lesson.name}") for number, lesson in enumerate(lessons)]
     return lessons
+
+
+def _without(lessons: Sequence[Lesson], data: DataPart) -> list[Lesson]:
+    """The lessons but for the kinds that are left out. Raises UsageError where that does not do what it says."""
+    if data.without and data.released:
+        raise UsageError("data.without: released conversations do not say of which kind they are; give lessons alone")
+    kinds = {str(lesson.provenance.get("template")) for lesson in lessons}
+    for kind in data.without:
+        if kind not in kinds:
+            raise UsageError(f"data.without: there is no trajectory of kind {kind}, only {', '.join(sorted(kinds))}")
+    kept = [lesson for lesson in lessons if lesson.provenance.get("template") not in data.without]
+    if lessons and not kept:
+        raise UsageError("data.without leaves no trajectory to learn")
+    return kept
 
 
 def digest(lessons: Sequence[Lesson]) -> str:
@@ -100,6 +113,8 @@ def prepare(config: SftConfig, out: Path, root: Path) -> SftTraining:
         name: {key: value for key, value in plain[name].items() if key not in LOOSE.get(name, ())}
         for name in ("model", "data", "train", "optim", "lora")
     }
+    if not config.train.steps:  # as many as the epochs have
+        cast("dict[str, Json]", parts["train"]).pop("steps")
     return SftTraining(
         config=config,
         out=out,

@@ -14,7 +14,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -43,6 +43,8 @@ MARKS, WORDS, PLACES = 0.05, 0.1, 0.3
 # How many places an edge may have.
 EDGES = BEFORE + BEHIND + 1
 HELD = 512
+# What may change between the parts of a training.
+LOOSE = ("save",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +123,19 @@ def train_sight(
         The checkpoint.
 
     Raises:
-        UsageError: what things are called is no single token of the checkpoint's.
+        UsageError: what things are called is no single token of the checkpoint's, or another recipe began it.
         StoreError: the folder cannot be written or read.
     """
-    last = checkpoints.place(out, config.steps)
+    last, found = checkpoints.place(out, config.steps), checkpoints.latest(out)
+    if found is not None:
+        checkpoints.check_recipe(found[1], _told(config), LOOSE)
     if last.is_dir():
         return last
     labels = Labels()
     gallery = Gallery(config, setting, engine, labels)
-    held = gallery.edition(0)
-    random.Random(config.seed).shuffle(held)  # noqa: S311 - an order, no secret
+    apart = gallery.edition(0)
+    held = random.Random(config.seed).sample(apart, min(HELD, len(apart)))  # noqa: S311 - exercises, not secrets
+    del apart
     torch.manual_seed(config.seed)
     tower = Tower(engine)
     used = optimizers(tower, config.optim)
@@ -138,23 +143,35 @@ def train_sight(
     first = _resume(out, tower, used, labels)
     start = time.process_time()
     with engine.quickened():
-        for step in range(first, config.steps):
-            gallery.advance(step)
-            share = config.optim.rate(step, config.steps)
-            loss = _step(config, tower, gallery.held, labels, step, 1 + (RARE - 1) * share)
-            for one, rates in zip(used, peaks, strict=True):
-                for group, peak in zip(one.param_groups, rates, strict=True):
-                    group["lr"] = peak * share
-                one.step()
-                one.zero_grad()
-            if (step + 1) % config.save == 0 or step + 1 == config.steps:
-                seen = probe(tower, held[:HELD], labels)
-                cpu = time.process_time() - start
-                checkpoints.append_log(out, {"step": step + 1, "loss": loss, "cpu_seconds": cpu, **seen})
-                shown = "  ".join(f"{kind} {value:.2f}" for kind, value in seen.items())
-                say(f"sight: step {step + 1}  cpu {cpu:.0f} s  loss {loss:.3f}  {shown}")
-                _save(engine, tower, used, checkpoints.place(out, step + 1), layers, labels, step + 1)
+        for done in range(first + 1, config.steps + 1):
+            gallery.advance(done - 1)
+            share = config.optim.rate(done - 1, config.steps)
+            loss = _step(config, tower, gallery.held, labels, done - 1, 1 + (RARE - 1) * share)
+            _update(used, peaks, share)
+            if done % config.save == 0 or done == config.steps:
+                _report(out, done, time.process_time() - start, loss, probe(tower, held, labels), say)
+                _save(config, engine, tower, used, checkpoints.place(out, done), layers, labels, done)
     return last
+
+
+def _told(config: SightConfig) -> dict[str, Json]:
+    return cast("dict[str, Json]", asdict(config))
+
+
+def _update(used: Sequence[torch.optim.Optimizer], peaks: Sequence[Sequence[float]], share: float) -> None:
+    for one, rates in zip(used, peaks, strict=True):
+        for group, peak in zip(one.param_groups, rates, strict=True):
+            group["lr"] = peak * share
+        one.step()
+        one.zero_grad()
+
+
+def _report(
+    out: Path, step: int, cpu: float, loss: float, seen: Mapping[str, float], say: Callable[[str], None]
+) -> None:
+    checkpoints.append_log(out, {"step": step, "loss": loss, "cpu_seconds": cpu, **seen})
+    shown = "  ".join(f"{kind} {value:.2f}" for kind, value in seen.items())
+    say(f"sight: step {step}  cpu {cpu:.0f} s  loss {loss:.3f}  {shown}")
 
 
 def _step(config: SightConfig, tower: Tower, made: Sequence[Glance], labels: Labels, step: int, rare: float) -> float:
@@ -196,6 +213,7 @@ def _resume(out: Path, tower: Tower, used: Sequence[torch.optim.Optimizer], labe
 
 
 def _save(
+    config: SightConfig,
     engine: Trainable,
     tower: Tower,
     used: Sequence[torch.optim.Optimizer],
@@ -207,6 +225,7 @@ def _save(
     workplace = checkpoints.begin(target)
     engine.save(workplace, engine.module, "float32")
     write_json(workplace / "prh.json", dict(layers))
+    write_json(workplace / checkpoints.MANIFEST, {"schema": 1, "kind": "sight", "step": step, "config": _told(config)})
     state = workplace / checkpoints.STATE
     checkpoints.save_states(state, [one.state_dict() for one in used], step)
     write_json(state / "labels.json", {"marks": {**labels.marks}, "words": {**labels.words}})

@@ -25,7 +25,6 @@ from prh.training.sources.jsonl import JSONL
 from prh.training.sources.miniature import Miniature
 from prh.training.sources.sa1b import SA1B
 from prh.training.synth import _check_kept
-from prh.training.templates import KINDS
 from prh.training.trajectories import perform, read_lessons
 
 
@@ -182,8 +181,12 @@ def test_kinds_of_trajectories_are_left_out_for_an_ablation(copy, tmp_path):
     left = override(values, ['data.without=["recrop-once"]'])
     kept = [lesson.provenance["template"] for lesson in gather(build(SftConfig, left), tmp_path)]
     assert kept == ["single-pass"] * 4
-    with pytest.raises(DataError, match="leaves no trajectory"):
-        gather(build(SftConfig, override(values, [f"data.without={json.dumps([*KINDS])}"])), tmp_path)
+    with pytest.raises(UsageError, match="leaves no trajectory"):
+        gather(build(SftConfig, override(values, ['data.without=["recrop-once", "single-pass"]'])), tmp_path)
+    with pytest.raises(UsageError, match="no trajectory of kind reselect, only recrop-once, single-pass"):
+        gather(build(SftConfig, override(values, ['data.without=["reselect"]'])), tmp_path)
+    with pytest.raises(UsageError, match="released conversations do not say"):
+        gather(build(SftConfig, override(left, ['data.released=["none.json"]'])), tmp_path)
     with pytest.raises(UsageError, match=r"data\.without must be one of"):
         build(SftConfig, override(values, ['data.without=["recrop"]']))
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from prh.tests.models.support import noise
 from prh.training import checkpoints
 from prh.training.config import build, read_recipe
 from prh.training.glances import BEFORE, BEHIND, COLUMNS, ROOM, Labels, glance
-from prh.training.learner import look
+from prh.training.learner import FEATURES, look
 from prh.training.pictures import Album
-from prh.training.practice import PARTS, Pool, PracticeConfig, Stage, practise
+from prh.training.practice import PARTS, Pool, PracticeConfig, PracticeFeed, Stage, practise
 from prh.training.schedule import Optimisation
 from prh.training.sight import Gallery, SightConfig, train_sight
 from prh.training.tiny import TinyConfig
@@ -47,12 +48,12 @@ def weights(folder):
 @pytest.fixture(scope="module", autouse=True)
 def one_look(cache):
     """Few pictures to look at, so that a test is quick."""
-    from prh.training import practice, sight
+    from prh.training import probe, sight
 
-    kept = practice.LOOKED, sight.HELD
-    practice.LOOKED, sight.HELD = 2, 8
+    kept = probe.LOOKED, sight.HELD
+    probe.LOOKED, sight.HELD = 2, 8
     yield
-    practice.LOOKED, sight.HELD = kept
+    probe.LOOKED, sight.HELD = kept
 
 
 def seen(made, labels, size):
@@ -226,7 +227,11 @@ def test_a_quickened_tower_computes_what_it_always_did(sides, seed):
 STAGES = (Stage(3, MIX, tower=0.0), Stage(3, MIX, rate=0.5, anew=True, fresh=2))
 
 
-@pytest.mark.parametrize("stages", [PRACTICE.stages, STAGES])
+# The tower is frozen from step 2 on, and step 3 stands in the middle of that.
+FREEZING = (Stage(2, MIX), Stage(4, MIX, tower=0.0))
+
+
+@pytest.mark.parametrize("stages", [PRACTICE.stages, STAGES, FREEZING])
 def test_practice_goes_on_to_the_same_weights(stages, tmp_path):
     config = replace(PRACTICE, stages=stages)
     whole = practise(config, tmp_path / "whole", lambda _: None)
@@ -235,6 +240,51 @@ def test_practice_goes_on_to_the_same_weights(stages, tmp_path):
     assert checkpoints.latest(tmp_path / "cut")[0] == 3
     assert weights(practise(config, tmp_path / "cut", lambda _: None)) == weights(whole)
     assert steps(tmp_path / "cut") == steps(tmp_path / "whole") == [3, 6]
+
+
+def test_a_frozen_tower_is_looked_through_when_it_has_learned_what_it_will(monkeypatch):
+    from prh.training import practice
+
+    engine, setting, _ = opened()
+    config = replace(PRACTICE, stages=FREEZING)
+    seen = []
+
+    class Learner:
+        """Says when a step is taken, and how."""
+
+        share = None
+
+        def pace(self, rate, share):
+            self.share = share
+
+        def update(self, step, batches):
+            frozen = [FEATURES in batch.inputs for batch in batches]
+            seen.append((step, self.share, set(frozen)))
+            return SimpleNamespace(loss=0.0)
+
+    looks = []
+    pool = Pool(config, engine, setting)
+    feed = PracticeFeed(pool, engine, config)
+    monkeypatch.setattr(practice, "look", lambda *given: looks.append(len(seen)) or look(*given))
+    assert [done for done, _ in practice._steps(config, Learner(), feed, 0)] == [1, 2, 3, 4, 5, 6]
+    assert seen == [(0, 1.0, {False}), (1, 1.0, {False}), *((step, 0.0, {True}) for step in (2, 3, 4, 5))]
+    assert looks
+    assert min(looks) == 2
+
+
+def test_another_recipe_does_not_go_on_with_what_is_there(tmp_path):
+    practise(replace(PRACTICE, stages=(Stage(3, MIX),)), tmp_path / "practice", lambda _: None)
+    practise(replace(PRACTICE, stages=(Stage(3, MIX),), save=1, micro=500), tmp_path / "practice", lambda _: None)
+    with pytest.raises(UsageError, match="begun with another stages"):
+        practise(PRACTICE, tmp_path / "practice", lambda _: None)
+    engine, setting, layers = opened()
+    sight = replace(SIGHT, steps=2, save=1)
+    train_sight(sight, engine, setting, tmp_path / "sight", layers, lambda _: None)
+    with pytest.raises(UsageError, match="begun with another batch: 4, now 5"):
+        train_sight(replace(sight, batch=5), engine, setting, tmp_path / "sight", layers, lambda _: None)
+    (checkpoints.place(tmp_path / "sight", 2) / checkpoints.MANIFEST).unlink()
+    with pytest.raises(StoreError, match="does not say what was trained"):
+        train_sight(sight, engine, setting, tmp_path / "sight", layers, lambda _: None)
 
 
 def test_nothing_is_begun_again_over_checkpoints_that_are_there(tmp_path):
