@@ -15,38 +15,40 @@ from prh.harness.evaluate import plan, run
 from prh.harness.media import load_image
 from prh.harness.operations import CropImage
 from prh.harness.request import Request
+from prh.harness.types import Box, Size
+from prh.training.drills import CELLS, cells
 from prh.training.wording import form_of
 
 TASKS = ("vstar-mini", "tallyqa-complex-mini", "infographicsvqa-mini")
 
 
 class Swapped(CropImage):
-    """A crop that succeeds as the call asks for it, and shows what another question is about."""
+    """A crop that succeeds as the call asks for it, and shows what another question is about, as tightly as calls can.
+
+    Every sample must have another one of the same form with another answer and evidence.
+    """
 
     def __init__(self, samples):
-        self.others = {}
-        for number, sample in enumerate(samples):
-            later = [*samples[number + 1 :], *samples[:number]]
-            self.others[sample.id] = next(
-                (
-                    one
-                    for one in later
-                    if form_of(one.question)[0] is form_of(sample.question)[0]
-                    and told(one) != told(sample)
-                    and one.evidence
-                ),
-                None,
-            )
+        self.others = {sample.id: partner(sample, samples) for sample in samples}
 
     def run(self, arguments, view):
         made = super().run(arguments, view)
         other = self.others[view.conversation.sample_id]
-        if other is None:
-            return made
+        picture = load_image(other.media[0]).image
+        size = Size(*picture.size)
+        box = Box(*cells(other.evidence[0].box, size)).scaled(size.width / CELLS, size.height / CELLS)
+        image = picture.crop(tuple(round(edge) for edge in box))
         (draft,) = made.drafts
-        box = other.evidence[0].box
-        image = load_image(other.media[0]).image.crop(tuple(round(edge) for edge in box))
         return replace(made, drafts=(replace(draft, image=image),))
+
+
+def partner(sample, samples):
+    """The next sample of the same form of question with another answer and evidence."""
+    place = [one.id for one in samples].index(sample.id)
+    later = [*samples[place + 1 :], *samples[:place]]
+    form = form_of(sample.question)[0]
+    fits = (one for one in later if form_of(one.question)[0] is form and told(one) != told(sample) and one.evidence)
+    return next(fits)
 
 
 def told(sample):
