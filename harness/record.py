@@ -99,7 +99,7 @@ def sample_of(record: Mapping[str, Json]) -> Sample:
             evidence=evidence_of(record),
         )
     except (KeyError, TypeError) as error:
-        raise _unreadable(record, error) from None
+        raise unreadable(record, error) from None
 
 
 def evidence_of(record: Mapping[str, Json]) -> tuple[Evidence, ...]:
@@ -107,10 +107,11 @@ def evidence_of(record: Mapping[str, Json]) -> tuple[Evidence, ...]:
     try:
         return tuple(map(_read_evidence, cast("list[dict[str, Json]]", record.get("evidence", []))))
     except (KeyError, TypeError) as error:
-        raise _unreadable(record, error) from None
+        raise unreadable(record, error) from None
 
 
-def _unreadable(record: Mapping[str, Json], error: Exception) -> StoreError:
+def unreadable(record: Mapping[str, Json], error: Exception) -> StoreError:
+    """What is said of a record that lacks something or has it in another shape."""
     return StoreError(f"record {record.get('id')!r} cannot be read: {error}; was it written by another tool?")
 
 

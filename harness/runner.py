@@ -56,31 +56,45 @@ async def run_all(
     Raises:
         StoreError: a record could not be written; what was written before is intact.
     """
+    total = {} if spent is None else spent
+
+    def start(sample: Sample, repeat: int) -> asyncio.Task[Record]:
+        return asyncio.create_task(_one(sample, repeat, engine, setting, store, total, stamp or {}))
+
+    await _beside(jobs, start, concurrency, (stop or Stop()).event, report)
+
+
+async def _beside(
+    jobs: Sequence[Job],
+    start: Callable[[Sample, int], asyncio.Task[Record]],
+    concurrency: int,
+    stop: asyncio.Event,
+    report: Callable[[Record], None],
+) -> None:
+    """Run so many jobs beside one another until all are done, or those that run have drained; cancel what is left."""
     waiting = iter(jobs)
-    spent = {} if spent is None else spent
-    stop = stop or Stop()
-    stopping = asyncio.create_task(stop.event.wait())
+    stopping = asyncio.create_task(stop.wait())
     running: set[asyncio.Task[Record]] = set()
     # Not asyncio.wait, which asks every running episode each time that one ends.
     changed = asyncio.Event()
     stopping.add_done_callback(lambda _: changed.set())
     try:
         while True:
-            room = 0 if stop.event.is_set() else concurrency - len(running)
-            for sample, repeat in itertools.islice(waiting, max(0, room)):
-                task = asyncio.create_task(_one(sample, repeat, engine, setting, store, spent, stamp or {}))
+            room = 0 if stop.is_set() else concurrency - len(running)
+            for job in itertools.islice(waiting, max(0, room)):
+                task = start(*job)
                 task.add_done_callback(lambda _: changed.set())
                 running.add(task)
             if not running:
                 return
             await changed.wait()
             changed.clear()
-            if stop.event.is_set() and running:
+            if stop.is_set() and running:
                 await asyncio.wait(running, timeout=DRAIN_SECONDS)
             for task in [task for task in running if task.done()]:
                 running.discard(task)
                 report(task.result())
-            if stop.event.is_set():
+            if stop.is_set():
                 return
     finally:
         stopping.cancel()

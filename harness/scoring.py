@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 
 from .errors import OPERATION_ERRORS, DataError, UsageError
 from .intervals import mean
-from .record import Record, evidence_of, final_text, sample_of
+from .record import Record, evidence_of, final_text, sample_of, unreadable
 from .task import Profile, Row, Task
 from .types import END_STATES, ERROR_STATES, Box, Json, Metric, Sample
 
@@ -65,7 +65,14 @@ class Episode:
 
 
 def episode_of(record: Record) -> Episode:
-    """What the metrics read of a record."""
+    """What the metrics read of a record. Raises StoreError."""
+    try:
+        return _episode(record)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise unreadable(record, error) from None
+
+
+def _episode(record: Record) -> Episode:
     choices, gold = cast("list[str]", record["choices"]), cast("list[str]", record["gold"])
     return Episode(
         str(record["cluster"] or record["id"]),
@@ -93,22 +100,26 @@ class Judge:
 
     def __call__(self, record: Record) -> tuple[Episode, Row | None]:
         """What the metrics read of it, and its row where it is no error. Raises DataError, StoreError."""
-        failed = record["end"] in ERROR_STATES
-        row = None if failed else _row(record, self.task, self.profile, self.answer_tag)
-        return episode_of(record), row
+        return episode_of(record), _row(record, self.task, self.profile, self.answer_tag)
 
 
 def score_records(records: Iterable[Record], task: Task, profile: Profile, answer_tag: str) -> list[Row]:
-    """Judge every episode that is no error. No answer scores 0.
+    """Judge every episode that is no error, of which nothing but its end is read. No answer scores 0.
 
     Raises:
         UsageError: the profile cannot read this task's answers.
+        DataError: the task or the profile fails on a record.
+        StoreError: a record cannot be read.
     """
-    judge = Judge(task, profile, answer_tag)
-    return [row for record in records if (row := judge(record)[1]) is not None]
+    check_reads(profile, task)
+    rows = (_row(record, task, profile, answer_tag) for record in records)
+    return [row for row in rows if row is not None]
 
 
-def _row(record: Record, task: Task, profile: Profile, answer_tag: str) -> Row:
+def _row(record: Record, task: Task, profile: Profile, answer_tag: str) -> Row | None:
+    """A record's row, None where the episode ended in an error."""
+    if record["end"] in ERROR_STATES:
+        return None
     sample = sample_of(record)
     text = final_text(record)
     answer, rule = profile.extract(task, sample, text, answer_tag) if text is not None else (None, "")
@@ -185,7 +196,7 @@ def summarise(episodes: Sequence[Episode], rows: Sequence[Row], task: Task, prof
 
 
 def process_metrics(records: Iterable[Record]) -> dict[str, Metric]:
-    """``episode_metrics`` of records."""
+    """``episode_metrics`` of records. Raises StoreError."""
     return episode_metrics([episode_of(record) for record in records])
 
 

@@ -145,11 +145,12 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The least that can be seen in a picture: a glyph, a dot, an ink; or a named thing as a whole.
+    """The least that can be seen in a picture: a glyph, a dot, an ink; or a named thing or a plate of print as a whole.
 
     Attributes:
-        label: what it is, such as ``7``, ``dot``, ``yellow`` or ``red square``.
-        box: in pixels of the frame; of a named thing what it covers, of others a point.
+        label: what it is, such as ``7``, ``dot``, ``yellow`` or ``red square``; of print what it says, such as ``47%``
+            or ``corn``.
+        box: in pixels of the frame; of a named thing or a plate of print what it covers, of others a point.
         legible: whether the overview shows it.
     """
 

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from PIL import Image
 
 from ..harness.errors import ModelError
 from ..harness.ledger import Conversation, MediaRef, Part, Segment, Text
-from ..harness.media import pixel_digest
+from ..harness.pictures import shown_digest
 from ..harness.types import Call, Json
 
 # Of a megapixel photo, level 1 takes 0.13 s and gives 2.1 MB; Pillow's 6 takes 0.4 s and gives 1.9 MB.
@@ -36,7 +35,7 @@ class PngCache:
     """Images as ``data:image/png;base64,...``, each encoded once while the cache holds it.
 
     PNG because every server decodes it and it loses nothing. An image is known by its pixels, which costs 2 ms a
-    megapixel, once for each object that holds it, and can show no wrong image; encoding costs some 0.13 s.
+    megapixel, once for each RGB object that holds it, and can show no wrong image; encoding costs some 0.13 s.
 
     Attributes:
         encoded: how many were encoded.
@@ -51,7 +50,6 @@ class PngCache:
         self._held = 0
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._lock = threading.Lock()
-        self._keys: dict[int, tuple[weakref.ref[Image.Image], str]] = {}
 
     def url(self, image: Image.Image) -> str:
         """The data URL of an image, exactly as large as it is."""
@@ -59,7 +57,7 @@ class PngCache:
 
     def data(self, image: Image.Image) -> bytes:
         """The same as bytes, shared by all who ask. Threads that need the same image wait for it."""
-        key = self._key(image)
+        key = shown_digest(_plain(image))
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
@@ -73,16 +71,6 @@ class PngCache:
                 self.encoded += 1
                 self._keep(key, entry)
         return entry.data
-
-    def _key(self, image: Image.Image) -> str:
-        """What tells an image from others: its pixels, looked at once an object."""
-        number = id(image)
-        known = self._keys.get(number)
-        if known is not None and known[0]() is image:
-            return known[1]
-        key = pixel_digest(_plain(image))
-        self._keys[number] = weakref.ref(image, lambda _: self._keys.pop(number, None)), key
-        return key
 
     def _keep(self, key: str, entry: _Entry) -> None:
         if self._entries.get(key) is entry:

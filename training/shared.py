@@ -6,11 +6,12 @@ to itself alone, so that its losses are those it would have by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .batches import Batch, note_names, pixels
 from .examples import Example
@@ -57,42 +58,63 @@ def collate_shared(bundles: Sequence[Bundle], preparer: Preparer, pad: int) -> B
     """
     begins = list(map(shared, bundles))
     widths = list(map(_width, bundles, begins))
-    rows, longest = len(bundles), max(widths)
-    ids = np.full((rows, longest), pad)
-    weights = np.zeros((rows, longest), dtype=np.float32)
-    positions = torch.zeros(3, rows, longest, dtype=torch.long)
-    targets = np.full((rows, longest), pad)
     names = note_names(example for bundle in bundles for example in bundle)
-    notes = {name: np.zeros((rows, longest), dtype=np.float32) for name in names}
-    shown, spans = [], []
-    for row, (bundle, begin) in enumerate(zip(bundles, begins, strict=True)):
-        end = begin
-        spans.append([(0, begin)])
+    rows = _Rows.empty(len(bundles), max(widths), names, pad)
+    spans = [rows.lay(row, *one) for row, one in enumerate(zip(bundles, begins, strict=True))]
+    columns = np.flatnonzero(rows.weights.any(axis=0))
+    inputs = {
+        "input_ids": torch.from_numpy(rows.ids),
+        "attention_mask": _mask(spans, max(widths)),
+        "position_ids": rows.positions,
+        "logits_to_keep": torch.from_numpy(columns),
+        **pixels(list(map(_shown, bundles, begins)), preparer),
+    }
+    kept = torch.from_numpy(rows.targets[:, columns]), torch.from_numpy(rows.weights[:, columns])
+    said = {name: torch.from_numpy(values[:, columns]) for name, values in rows.notes.items()}
+    return Batch(inputs, *kept, sum(widths), rows.ids.size, said)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """What a batch says of each id of each row.
+
+    Attributes:
+        positions: 3 x rows x ids.
+        targets, weights, notes: of the id that comes next.
+    """
+
+    ids: NDArray[np.int64]
+    positions: torch.Tensor
+    targets: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    notes: Mapping[str, NDArray[np.float32]]
+
+    @classmethod
+    def empty(cls, rows: int, longest: int, names: Iterable[str], pad: int) -> _Rows:
+        """Rows in which nothing is laid yet."""
+        shape = rows, longest
+        positions = torch.zeros(3, *shape, dtype=torch.long)
+        notes = {name: np.zeros(shape, dtype=np.float32) for name in names}
+        ids, targets = (np.full(shape, pad, dtype=np.int64) for _ in range(2))
+        return cls(ids, positions, targets, np.zeros(shape, dtype=np.float32), notes)
+
+    def lay(self, row: int, bundle: Bundle, begin: int) -> list[Span]:
+        """Lay a bundle into a row: where its beginning stands and where each example goes on. Raises ValueError."""
+        spans, end = [(0, begin)], begin
         for example in bundle:
             if example.positions is None:
                 raise ValueError(f"{example.name} has no positions of its own")
             start, end = end, end + len(example.ids) - begin
-            ids[row, start:end] = example.ids[begin:]
-            positions[:, row, start:end] = example.positions[:, begin:]
-            spans[row].append((start, end))
-            targets[row, start : end - 1] = example.ids[begin + 1 :]
-            weights[row, start : end - 1] = example.weights[begin + 1 :]
+            self.ids[row, start:end] = example.ids[begin:]
+            self.positions[:, row, start:end] = example.positions[:, begin:]
+            spans.append((start, end))
+            self.targets[row, start : end - 1] = example.ids[begin + 1 :]
+            self.weights[row, start : end - 1] = example.weights[begin + 1 :]
             for name, values in example.notes.items():
-                notes[name][row, start : end - 1] = values[begin + 1 :]
-        ids[row, :begin] = bundle[0].ids[:begin]
-        positions[:, row, :begin] = bundle[0].positions[:, :begin] if bundle[0].positions is not None else 0
-        shown.append(_shown(bundle, begin))
-    columns = np.flatnonzero(weights.any(axis=0))
-    inputs = {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": _mask(spans, longest),
-        "position_ids": positions,
-        "logits_to_keep": torch.from_numpy(columns),
-        **pixels(shown, preparer),
-    }
-    kept = torch.from_numpy(targets[:, columns]), torch.from_numpy(weights[:, columns])
-    said = {name: torch.from_numpy(values[:, columns]) for name, values in notes.items()}
-    return Batch(inputs, *kept, sum(widths), ids.size, said)
+                self.notes[name][row, start : end - 1] = values[begin + 1 :]
+        self.ids[row, :begin] = bundle[0].ids[:begin]
+        self.positions[:, row, :begin] = bundle[0].positions[:, :begin] if bundle[0].positions is not None else 0
+        return spans
 
 
 def _shown(bundle: Bundle, begin: int) -> Example:

@@ -26,7 +26,8 @@ from prh.harness.settings import resolve
 from prh.harness.task import Dataset
 from prh.harness.types import Call, Sample
 
-IMAGES = 50
+# With their resized copies these fit into what is kept of decoded images (`harness.pictures.CAP`); 50 would not.
+IMAGES = 30
 CASES = (
     ("text, 1 turn", "text", 1, 1_000),
     ("text, 1 turn", "text", 1, 10_000),

@@ -63,7 +63,7 @@ def measure(values, rounds, folder):
 
 
 def main():
-    asked = arguments(__doc__.partition("\n")[0], rounds=12)
+    asked = arguments(__doc__.partition("\n")[0], rounds=8)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     bandit.register()

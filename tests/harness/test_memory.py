@@ -2,14 +2,15 @@
 
 import gc
 import tracemalloc
+from dataclasses import replace
 
 import pytest
-from prh.harness import evaluate
-from prh.harness.evaluate import Plan, load_profile, load_task
+from prh.harness import evaluate, ranks
+from prh.harness.evaluate import Plan, Watcher, load_profile, load_task
 from prh.harness.media import Media
 from prh.harness.request import Request
 from prh.harness.scripted import ScriptedEngine
-from prh.harness.store import RunStore, key_alone
+from prh.harness.store import RunStore
 from prh.harness.task import Dataset
 from prh.tests.harness.support import crop, png, sample, says, setting
 
@@ -31,12 +32,31 @@ def plan(folder, count, turns):
     )
 
 
+class Alone:
+    """A group of one process."""
+
+    rank, size = 0, 1
+
+    def broadcast(self, value):
+        return value
+
+    def gather(self, value):
+        return [value]
+
+
+def run_in_ranks(made):
+    return ranks.run_in_group(made, Alone(), Watcher())
+
+
 @pytest.fixture
 def peaks(tmp_path, monkeypatch):
-    """Runs so many episodes of so many turns; what was held once they had run, and the most while they were judged."""
+    """Runs so many episodes of so many turns; what was held once they had run, and the most while they were judged.
+
+    With ``begun`` all but the last of them were run before.
+    """
     finish = evaluate.finish
 
-    def measure(count, turns):
+    def measure(count, turns, run=evaluate.run, *, begun=False):
         found = []
 
         def watched(*given):
@@ -45,14 +65,21 @@ def peaks(tmp_path, monkeypatch):
             tracemalloc.reset_peak()
             return finish(*given)
 
-        monkeypatch.setattr(evaluate, "finish", watched)
-        made = plan(tmp_path / f"{count}-{turns}", count, turns)
+        folder = tmp_path / f"{run.__name__}-{count}-{turns}-{begun}"
+        if begun:
+            made = plan(folder, count, turns)
+            evaluate.run(replace(made, samples=made.samples[:-1]))
+        made = plan(folder, count, turns)
+        for owner in (evaluate, ranks):
+            monkeypatch.setattr(owner, "finish", watched)
         tracemalloc.start()
         try:
-            assert evaluate.run(made).records == count
+            assert run(made).records == count
             return [*found, tracemalloc.get_traced_memory()[1]]
         finally:
             tracemalloc.stop()
+            for owner in (evaluate, ranks):
+                monkeypatch.setattr(owner, "finish", finish)
 
     measure(FEW, 2)
     return measure
@@ -66,11 +93,12 @@ def test_a_run_holds_little_of_an_episode_that_has_ended(peaks, turns):
     assert judged < JUDGED
 
 
-def test_a_run_that_is_gone_on_with_holds_no_records(peaks, tmp_path):
-    peaks(FEW, 1)
-    with RunStore(tmp_path / f"{FEW}-1", part=key_alone) as store:
-        assert len(store.records) == FEW
-        assert not any(store.records.values())
+@pytest.mark.parametrize("run", [evaluate.run, run_in_ranks])
+def test_a_run_that_is_gone_on_with_holds_no_records(peaks, run):
+    few, many = peaks(FEW, 1, run, begun=True), peaks(MANY, 1, run, begun=True)
+    held, judged = [(after - before) / (MANY - FEW) for before, after in zip(few, many, strict=True)]
+    assert held < RUN
+    assert judged < JUDGED
 
 
 def test_names_of_stored_images_are_bounded(tmp_path, monkeypatch):

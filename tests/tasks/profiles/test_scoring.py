@@ -1,10 +1,10 @@
 """Profiles as scoring uses them: which pairs exist, and the same replies under each."""
 
 import pytest
-from prh.harness.errors import UsageError
+from prh.harness.errors import StoreError, UsageError
 from prh.harness.evaluate import load_profile
 from prh.harness.registry import names
-from prh.harness.scoring import episode_of, score_records, summarise
+from prh.harness.scoring import Judge, episode_of, score_records, summarise
 from prh.tasks.tallyqa import TallyQAComplex
 from prh.tasks.vstar import VStar
 from prh.tests.tasks.profiles.support import GLOVE
@@ -60,3 +60,24 @@ def test_they_are_registered():
 def test_a_pair_that_does_not_exist_is_refused():
     with pytest.raises(UsageError, match=r"profile lmms has no rules for tallyqa-complex .*choose another --profile"):
         score_records([], TallyQAComplex(), load_profile("lmms"), "")
+
+
+def test_judging_reads_only_what_it_judges():
+    task, profile = VStar(), load_profile("strict")
+    lean = [
+        {key: value for key, value in one.items() if key not in ("usage", "seconds", "operations")} for one in RECORDS
+    ]
+    failed = {"id": "failed", "repeat": 0, "end": "engine_error"}
+    assert score_records([*lean, failed], task, profile, "") == score_records(RECORDS, task, profile, "")
+
+
+@pytest.mark.parametrize("end", ["answered", "engine_error"])
+@pytest.mark.parametrize("lost", ["choices", "usage", "seconds", "operations"])
+def test_a_record_that_lacks_something_is_named(end, lost):
+    judge = Judge(VStar(), load_profile("strict"), "")
+    whole = {**RECORDS[0], "end": end}
+    judge(whole)
+    with pytest.raises(StoreError, match=rf"record '0' cannot be read: '{lost}'"):
+        judge({key: value for key, value in whole.items() if key != lost})
+    with pytest.raises(StoreError, match="record '0' cannot be read"):
+        judge({**whole, lost: 7})
