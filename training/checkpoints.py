@@ -89,8 +89,8 @@ def check_recipe(folder: Path, config: Mapping[str, Json], loose: Sequence[str])
     if not isinstance(began, dict):
         raise StoreError(f"{folder} does not say what was trained; remove {folder.parent}, or choose another --out")
     here = cast("dict[str, Json]", json.loads(json.dumps(config)))
-    kept = ({key: value for key, value in part.items() if key not in loose} for part in (began, here))
-    check_same(*kept, folder.parent)
+    before, now = ({key: value for key, value in part.items() if key not in loose} for part in (began, here))
+    check_same(before, now, folder.parent)
 
 
 def place(folder: Path, step: int) -> Path:
