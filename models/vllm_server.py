@@ -7,7 +7,8 @@ What is used of it, as vLLM 0.33 has it (sources read, not run here: ``entrypoin
                                   (vLLM #51478), ``sampling_params``, ``return_token_ids``; ``--enable-scale-out``
     POST /collective_rpc          ``reload_weights`` from a folder, between ``/pause`` and ``/resume``;
                                   VLLM_SERVER_DEV_MODE=1
-    POST /update_weight_version   names the weights, ``GET /weight_info`` tells the name (vLLM #49040)
+    POST /update_weight_version   names the weights, before and after they change; ``GET /weight_info`` tells the name
+                                  (vLLM #49040)
     POST /v1/load_lora_adapter    an adapter under a name of its own; VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
 
 A reply does not say which weights drew it. So each version has a name that no other training gives, the server is asked

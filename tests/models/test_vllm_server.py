@@ -90,10 +90,10 @@ def test_whole_weights_are_handed_over_and_drawn_with(serve, qwen25, tmp_path, n
             assert learners(qwen25, None, turn) != pytest.approx(turn.logprobs, abs=1e-2)
 
     run(play(), engine)
-    one = [path for method, path, _ in serve.calls if method == "POST"][:6]
+    one = [path for method, path, _ in serve.calls if method == "POST"][:7]
     assert one == [
-        *("/pause?mode=wait&clear_cache=true", "/collective_rpc", "/reset_prefix_cache", "/reset_encoder_cache"),
-        *("/update_weight_version", "/resume"),
+        *("/pause?mode=wait&clear_cache=true", "/update_weight_version", "/collective_rpc"),
+        *("/reset_prefix_cache", "/reset_encoder_cache", "/update_weight_version", "/resume"),
     ]
     assert [label for label, _ in serve.drawn[2:]] == ["prh-1-3", "prh-1-5"]
 
@@ -237,7 +237,7 @@ def test_weights_that_the_server_cannot_see(serve, qwen25, tmp_path):
 
     run(play(), engine)
     assert not serve.paused, "others go on"
-    assert serve.label == "default"
+    assert serve.label == "prh-1-1-loading", "nobody knows what it holds"
 
 
 @pytest.mark.parametrize("lean", [False, True])
@@ -297,23 +297,50 @@ def test_a_server_that_lacks_a_route_is_refused_as_it_is_opened(serve, qwen25, r
         opened(qwen25, serve)
 
 
+DEVELOPER = "started with VLLM_SERVER_DEV_MODE=1"
+
+
 @pytest.mark.parametrize(
-    ("route", "rank", "message"),
+    ("route", "rank", "message", "label"),
     [
-        ("/v1/load_lora_adapter", 4, "it needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"),
-        ("/pause", 0, "started with VLLM_SERVER_DEV_MODE=1"),
-        ("/collective_rpc", 0, "started with VLLM_SERVER_DEV_MODE=1"),
-        ("/update_weight_version", 0, "started with VLLM_SERVER_DEV_MODE=1"),
+        ("/v1/load_lora_adapter", 4, "it needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "default"),
+        ("/pause", 0, DEVELOPER, "default"),
+        ("/update_weight_version", 0, DEVELOPER, "default"),
+        ("/collective_rpc", 0, DEVELOPER, "prh-1-0-loading"),
+        ("/reset_prefix_cache", 0, DEVELOPER, "prh-1-0-loading"),
+        ("/reset_encoder_cache", 0, DEVELOPER, "prh-1-0-loading"),
     ],
 )
-def test_a_server_that_cannot_take_weights_is_refused_with_the_first(serve, qwen25, tmp_path, route, rank, message):
+def test_a_server_that_cannot_take_weights_is_refused_with_the_first(
+    serve, qwen25, tmp_path, route, rank, message, label
+):
+    """Where its weights changed, or may have, it is not left as if they had not."""
     serve.without.add(route)
-    folder = tmp_path if rank else qwen25
     if rank:
         adapter(qwen25, tmp_path)
-    engine = opened(qwen25, serve, rank=rank)
+    else:
+        moved(qwen25, tmp_path)
+    engine, before = opened(qwen25, serve, rank=rank), serve.llm.model
     with pytest.raises(ModelError, match=message):
-        run(engine.load_weights(0, folder), engine)
+        run(engine.load_weights(0, tmp_path), engine)
+    assert not serve.paused
+    assert serve.label == label
+    assert (serve.llm.model is before) == (not route.startswith("/reset"))
+
+
+def test_what_ends_between_weights_and_their_name_leaves_none_that_is_taken(serve, qwen25, tmp_path):
+    engine = opened(qwen25, serve)
+    moved(qwen25, tmp_path)
+    serve.after["/collective_rpc"] = lambda: serve.without.add("/update_weight_version")
+    with pytest.raises(ModelError, match="could not be taken"):
+        run(engine.load_weights(0, tmp_path), engine)
+    serve.without.clear()
+    serve.after.clear()
+    with pytest.raises(UsageError, match="has the weights 'prh-1-0-loading', and an adapter needs"):
+        opened(qwen25, serve, rank=4)
+    again = opened(qwen25, serve)
+    run(again.load_weights(0, qwen25), again)
+    assert serve.label == "prh-1-0"
 
 
 def test_log_probabilities_from_before_temperature_are_refused(serve, qwen25):
