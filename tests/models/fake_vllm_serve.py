@@ -25,7 +25,8 @@ class Routes(Handler):
     def answer(self, fake):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         fake.authorizations.append(self.headers["Authorization"])
-        return fake.told("POST", self.path, json.loads(body))
+        answer = fake.told("POST", self.path, json.loads(body))
+        return answer if self.patient(fake.delay) else None
 
 
 class FakeServe(FakeServer):

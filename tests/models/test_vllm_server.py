@@ -7,6 +7,8 @@ from prh.harness.engine import EngineOptions, Place, TurnSpec
 from prh.harness.errors import ModelError, UsageError
 from prh.models.transformers_engine import TransformersFactory
 from prh.models.vllm_engine import VLLMFactory
+from prh.models.vllm_line import Line
+from prh.models.vllm_server import ServedSettings
 from prh.tests.models.fake_server import ENVIRONMENT, Answer
 from prh.tests.models.fake_vllm_serve import GENERATE, NAME, FakeServe
 from prh.tests.models.support import noise, reply, say
@@ -151,6 +153,19 @@ def test_a_server_that_shares_the_gpu_sleeps_and_is_woken(serve, qwen25):
     assert [path for _, path, _ in serve.calls][:4] == [
         *("/sleep?level=1&mode=wait", "/wake_up", "/reset_prefix_cache", "/reset_encoder_cache"),
     ]
+
+
+def test_no_more_requests_at_once_than_allowed_and_none_loses_time_in_the_queue(serve):
+    serve.delay = 0.25
+    line = Line(serve.url, "", ServedSettings(concurrency=2, timeout=2.0))
+
+    async def play():
+        await asyncio.gather(*(line.send("POST", "/reset_prefix_cache", {}) for _ in range(18)))
+
+    for _ in range(2):  # each loop has connections and places of its own
+        run(play(), line)
+    assert serve.most == 2
+    assert len(serve.calls) == 36
 
 
 # -- what must never be taken for a rollout --------------------------------------------------------------------------
