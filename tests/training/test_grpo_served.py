@@ -111,7 +111,7 @@ def is_taken(server):
     ],
 )
 def test_what_befalls_the_server_amid_a_round_ends_it_by_name_and_it_goes_on(tmp_path, serve, act, message):
-    """Every rollout that counts is of the weights it says it is of; a new server is enough to go on."""
+    """Every rollout that counts is of the weights it says it is of; it goes on with a new server and more patience."""
     out = tmp_path / "out"
     serve.at[2 + 8 + 3] = act
     with pytest.raises(ModelError, match=rf"engine_dead\) after step 2: .*{message}") as caught:
@@ -125,7 +125,7 @@ def test_what_befalls_the_server_amid_a_round_ends_it_by_name_and_it_goes_on(tmp
     if act is not dies:
         assert all(label.endswith(("default", "-0", "-2")) for label, _ in serve.drawn)
     with FakeServe(serve.folder) as other:
-        reinforced(out, other)
+        reinforced(out, other, "rollout.options={retries=3, timeout=900}")
         assert {label.rpartition("-")[2] for label, _ in other.drawn} == {"default", "2", "4"}
         assert other.faults == []
     assert max(gaps(out)) < 1e-4
