@@ -28,7 +28,7 @@ from typing import cast
 from ..harness.engine import Caps, Turn, TurnSpec, Usage, smart_resize
 from ..harness.errors import ModelError, UsageError
 from ..harness.ledger import Conversation
-from ..harness.media import pixel_digest
+from ..harness.pictures import shown_digest
 from ..harness.types import Json, Size, Span
 from .openai_body import Placed, hold
 from .openai_errors import ServerError
@@ -235,7 +235,7 @@ class ServedEngine:
 
 def _parts(prompt: Prompt, placed: Placed) -> list[Json]:
     """The images in the order of their placeholders, known by their pixels so that none is seen twice."""
-    return [{"type": "image_url", "url": placed.url(one), "uuid": pixel_digest(one)} for one in prompt.images]
+    return [{"type": "image_url", "url": placed.url(one), "uuid": shown_digest(one)} for one in prompt.images]
 
 
 def _choice(reply: Mapping[str, Json]) -> Mapping[str, Json]:

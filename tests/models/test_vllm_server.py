@@ -5,13 +5,14 @@ import asyncio
 import pytest
 from prh.harness.engine import EngineOptions, Place, TurnSpec
 from prh.harness.errors import ModelError, UsageError
+from prh.harness.media import pixel_digest
 from prh.models.transformers_engine import TransformersFactory
 from prh.models.vllm_engine import VLLMFactory
 from prh.models.vllm_line import Line
 from prh.models.vllm_server import ServedSettings
 from prh.tests.models.fake_server import ENVIRONMENT, Answer
 from prh.tests.models.fake_vllm_serve import GENERATE, NAME, FakeServe
-from prh.tests.models.support import noise, reply, say
+from prh.tests.models.support import hashed, noise, reply, say
 from prh.tests.models.versions import adapter, learners, moved, question
 
 SPEC = TurnSpec(12)
@@ -74,6 +75,20 @@ def test_three_turns_with_images_are_those_of_the_transformers_engine(serve, qwe
     assert [one["token_ids"].count(pad) for one in sent] == [1, 2, 3], "one placeholder an image"
     uuids = [[part["uuid"] for part in one["content_parts"]] for one in sent]
     assert uuids[2][:2] == uuids[1]
+
+
+def test_an_image_is_hashed_once_whatever_turns_show_it(serve, qwen25, monkeypatch):
+    engine, talk, seen = opened(qwen25, serve), question(), hashed(monkeypatch)
+
+    async def play():
+        await engine.load_weights(0, qwen25)
+        for _ in range(3):
+            await engine.turn(talk, SPEC)
+
+    run(play(), engine)
+    assert len(seen) == 1
+    named = {part["uuid"] for one in serve.requests for part in one.get("content_parts", [])}
+    assert named == {pixel_digest(seen[0])}
 
 
 @pytest.mark.parametrize("newer", [False, True])
