@@ -35,7 +35,7 @@ from .openai_errors import ServerError
 from .openai_messages import PngCache
 from .openai_replies import count
 from .openai_server import read_list
-from .options import number, read_options
+from .options import read_options, read_plain
 from .vllm_engine import FAILED, Speech, sampling_fields
 from .vllm_line import Line
 from .vllm_prompts import Prompt
@@ -76,16 +76,8 @@ class ServedSettings:
 
 
 def _read(name: str, text: str, default: object) -> object:
-    where = f"option {name!r} of the engine vllm with a server must be"
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise UsageError(f"{where} true or false, not {text!r}")
-        return text.lower() == "true"
-    found, low = number(text), 0 if name in ("retries", "image_cache_mib") else 1
-    whole = isinstance(default, int)
-    if found is None or (found < low if whole else found <= 0) or (whole and found != int(found)):
-        raise UsageError(f"{where} {f'a whole number from {low}' if whole else 'a number above 0'}, not {text!r}")
-    return int(found) if whole else found
+    """One setting. Raises UsageError where the text is none."""
+    return read_plain("vllm with a server", name, text, default, zero=name in ("retries", "image_cache_mib"))
 
 
 class ServedEngine:
