@@ -227,3 +227,22 @@ def test_two_processes_end_together_where_the_server_fails_one(tmp_path, serve):
     assert "engine_dead) after step 1: process 0: version 1 of the weights could not be taken" in first["error"]
     assert end(tmp_path / "two" / "run") == ("engine_dead", 1)
     assert checkpoints.place(tmp_path / "two" / "run", 1).is_dir()
+
+
+def test_two_processes_end_together_where_one_cannot_open_its_engine(tmp_path):
+    first, second = two(tmp_path / "two", kind="open")
+    assert first["error"] == second["error"] == "process 1: there is no GPU for it"
+    assert first["calls"][-1] == ["shutdown"], "what the other opened is closed"
+
+
+def test_two_processes_end_together_where_the_first_cannot_write_for_the_engine(tmp_path):
+    first, second = two(tmp_path / "two", kind=".spoken")
+    assert first["error"] == second["error"]
+    assert "engine_dead) after step 1: process 0: cannot write .spoken: No space left" in first["error"]
+    assert end(tmp_path / "two" / "run") == ("engine_dead", 1)
+    assert [said["calls"][-1] for said in (first, second)] == [["shutdown"]] * 2
+
+
+def test_two_processes_end_together_where_the_first_cannot_write_a_checkpoint(tmp_path):
+    for said in two(tmp_path / "two", kind="step-000001"):
+        assert said["error"] == "cannot write step-000001: No space left on device"
