@@ -50,7 +50,7 @@ class Peers:
             raise fault
         for rank, words in enumerate(said):
             if words:
-                raise ModelError(f"process {rank}: {words}") from None
+                raise ModelError(f"process {rank}: {words}")
         return cast(R, made)
 
     def lead(self, work: Callable[[], object]) -> None:
