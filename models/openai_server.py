@@ -14,7 +14,7 @@ from ..harness.errors import ModelError, UsageError
 from ..harness.types import Json
 from ..harness.untrusted import loads
 from .openai_errors import Mask, ServerError, error_of
-from .options import number, read_options
+from .options import read_options, read_plain, refused
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -92,16 +92,9 @@ def _read(name: str, text: str, default: object) -> object:
         words = [text] if name == "mode" else [word.strip() for word in text.split(",") if word.strip()]
         if any(word not in allowed for word in words):
             kind = "one" if name == "mode" else "some"
-            raise UsageError(
-                f"option {name!r} of the engine openai must be {kind} of {', '.join(allowed)}, not {text!r}"
-            )
+            raise refused("openai", name, f"{kind} of {', '.join(allowed)}", text)
         return text
-    whole, zero = isinstance(default, int), name in MAY_BE_ZERO
-    found = number(text)
-    if found is None or found < 0 or (whole and found != int(found)) or not (found or zero):
-        kind = f"{'a whole number' if whole else 'a number'} {'from' if zero else 'above'} 0"
-        raise UsageError(f"option {name!r} of the engine openai must be {kind}, not {text!r}")
-    return int(found) if whole else found
+    return read_plain("openai", name, text, default, zero=name in MAY_BE_ZERO)
 
 
 @dataclass(frozen=True, slots=True)

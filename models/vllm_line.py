@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..harness.errors import Prerequisite
@@ -27,7 +28,7 @@ NO_ROUTE = "Not Found"
 
 
 class Patience(Protocol):
-    """How long a server is waited for."""
+    """How long a server is waited for, and by how many at once."""
 
     @property
     def concurrency(self) -> int: ...
@@ -41,8 +42,17 @@ class Patience(Protocol):
     def longest_wait(self) -> float: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What belongs to one event loop: connections, and the places for requests."""
+
+    loop: asyncio.AbstractEventLoop
+    client: Any
+    places: asyncio.Semaphore
+
+
 class Line:
-    """Requests to one server; its connections belong to the event loop that runs.
+    """Requests to one server, no more at once than its ``concurrency``; connections belong to the loop that runs.
 
     Attributes:
         root: the server's URL, without ``/v1``.
@@ -56,25 +66,14 @@ class Line:
         self.retried = 0
         self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         self._patience = patience
-        self._client: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: Connection | None = None
 
     async def send(self, method: str, route: str, body: Mapping[str, Json] | None = None) -> bytes:
-        """One request's answer. Raises ServerError."""
+        """One request's answer; the wait for a place is not of its time. Raises ServerError, Prerequisite."""
         content = None if body is None else json.dumps(body).encode()
-        try:
-            async with asyncio.timeout(self._patience.timeout):
-                reply = await self._here().request(
-                    method, self.root + route, content=content, headers=self._headers, timeout=self._patience.timeout
-                )
-        except TimeoutError:
-            raise ServerError(f"{method} {route}: no reply in time", "timeout", passing=True) from None
-        except Prerequisite:
-            raise
-        except Exception as error:  # whatever the network stack raises
-            reason = self.mask.quote(f"{type(error).__name__}: {error}")
-            message = f"cannot be reached ({reason}); check that the server runs and that its address is right"
-            raise ServerError(message, "connection", passing=True) from None
+        connection = self._here()
+        async with connection.places:
+            reply = await self._reply(connection.client, method, route, content)
         if reply.status_code >= 300:
             fault = refusal(reply.status_code, reply.text, reply.headers, self.mask)
             raise ServerError(
@@ -82,6 +81,21 @@ class Line:
                 fault.kind, status=fault.status, passing=fault.passing, after=fault.after,
             )  # fmt: skip
         return bytes(reply.content)
+
+    async def _reply(self, client: Any, method: str, route: str, content: bytes | None) -> Any:
+        """What comes back, whatever its status. Raises ServerError where nothing does."""
+        limit = self._patience.timeout
+        try:
+            async with asyncio.timeout(limit):
+                return await client.request(
+                    method, self.root + route, content=content, headers=self._headers, timeout=limit
+                )
+        except TimeoutError:
+            raise ServerError(f"{method} {route}: no reply in time", "timeout", passing=True) from None
+        except Exception as error:  # whatever the network stack raises
+            reason = self.mask.quote(f"{type(error).__name__}: {error}")
+            message = f"cannot be reached ({reason}); check that the server runs and that its address is right"
+            raise ServerError(message, "connection", passing=True) from None
 
     async def ask(self, route: str, body: Mapping[str, Json] | None = None) -> Mapping[str, Json]:
         """An answer in JSON, asked for again where that may help; with no body, by GET. Raises ServerError."""
@@ -101,21 +115,22 @@ class Line:
                 return found
             await asyncio.sleep(wait)
 
-    def _here(self) -> Any:
-        """The client of the running loop. Raises Prerequisite."""
+    def _here(self) -> Connection:
+        """The connection of the running loop. Raises Prerequisite."""
         loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
+        if self._connection is None or self._connection.loop is not loop:
+            most = self._patience.concurrency
             try:
-                self._client, self._loop = http_client(self._patience.concurrency), loop
+                self._connection = Connection(loop, http_client(most), asyncio.Semaphore(most))
             except ImportError:
                 raise Prerequisite("a server is asked through the package openai: `pip install 'prh[api]'`") from None
-        return self._client
+        return self._connection
 
     async def close(self) -> None:
         """Close the connections of the running loop."""
-        client, self._client = self._client, None
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.aclose()
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.loop is asyncio.get_running_loop():
+            await connection.client.aclose()
 
 
 def _needs(route: str, fault: ServerError) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..harness.errors import ModelError
 from ..harness.ledger import Conversation
-from ..harness.media import pixel_digest
+from ..harness.pictures import shown_digest
 from ..harness.types import Json
 from .encode import Encoder
 from .processor import QwenProcessor
@@ -51,7 +51,7 @@ class Prompt:
         if factor > 1:
             size: dict[str, Json] = {"shortest_edge": factor**2, "longest_edge": LARGEST}
             prompt["mm_processor_kwargs"] = {"size": size}
-        names = [pixel_digest(image) for image in self.images]
+        names = [shown_digest(image) for image in self.images]
         return {**prompt, "multi_modal_data": {"image": list(self.images)}, "multi_modal_uuids": {"image": names}}
 
     def room(self, context: int) -> int:

@@ -7,7 +7,8 @@ What is used of it, as vLLM 0.33 has it (sources read, not run here: ``entrypoin
                                   (vLLM #51478), ``sampling_params``, ``return_token_ids``; ``--enable-scale-out``
     POST /collective_rpc          ``reload_weights`` from a folder, between ``/pause`` and ``/resume``;
                                   VLLM_SERVER_DEV_MODE=1
-    POST /update_weight_version   names the weights, ``GET /weight_info`` tells the name (vLLM #49040)
+    POST /update_weight_version   names the weights, before and after they change; ``GET /weight_info`` tells the name
+                                  (vLLM #49040)
     POST /v1/load_lora_adapter    an adapter under a name of its own; VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
 
 A reply does not say which weights drew it. So each version has a name that no other training gives, the server is asked
@@ -27,14 +28,14 @@ from typing import cast
 from ..harness.engine import Caps, Turn, TurnSpec, Usage, smart_resize
 from ..harness.errors import ModelError, UsageError
 from ..harness.ledger import Conversation
-from ..harness.media import pixel_digest
+from ..harness.pictures import shown_digest
 from ..harness.types import Json, Size, Span
 from .openai_body import Placed, hold
 from .openai_errors import ServerError
 from .openai_messages import PngCache
 from .openai_replies import count
 from .openai_server import read_list
-from .options import number, read_options
+from .options import read_options, read_plain
 from .vllm_engine import FAILED, Speech, sampling_fields
 from .vllm_line import Line
 from .vllm_prompts import Prompt
@@ -75,16 +76,8 @@ class ServedSettings:
 
 
 def _read(name: str, text: str, default: object) -> object:
-    where = f"option {name!r} of the engine vllm with a server must be"
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise UsageError(f"{where} true or false, not {text!r}")
-        return text.lower() == "true"
-    found, low = number(text), 0 if name in ("retries", "image_cache_mib") else 1
-    whole = isinstance(default, int)
-    if found is None or (found < low if whole else found <= 0) or (whole and found != int(found)):
-        raise UsageError(f"{where} {f'a whole number from {low}' if whole else 'a number above 0'}, not {text!r}")
-    return int(found) if whole else found
+    """One setting. Raises UsageError where the text is none."""
+    return read_plain("vllm with a server", name, text, default, zero=name in ("retries", "image_cache_mib"))
 
 
 class ServedEngine:
@@ -234,7 +227,7 @@ class ServedEngine:
 
 def _parts(prompt: Prompt, placed: Placed) -> list[Json]:
     """The images in the order of their placeholders, known by their pixels so that none is seen twice."""
-    return [{"type": "image_url", "url": placed.url(one), "uuid": pixel_digest(one)} for one in prompt.images]
+    return [{"type": "image_url", "url": placed.url(one), "uuid": shown_digest(one)} for one in prompt.images]
 
 
 def _choice(reply: Mapping[str, Json]) -> Mapping[str, Json]:

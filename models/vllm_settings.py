@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from ..harness.engine import EngineOptions
@@ -13,7 +14,7 @@ from ..harness.errors import ModelError, UsageError
 from ..harness.types import Json
 from .checkpoint import ADAPTER, Checkpoint, read_object
 from .loading import DTYPES
-from .options import number, read_options
+from .options import read_options, read_plain, refused
 
 BACKENDS = ("mp", "ray")
 # What vLLM makes room for where nothing is said, and the ranks it knows.
@@ -66,24 +67,12 @@ class Settings:
 
 
 def _read(name: str, text: str, default: object) -> object:
-    where = f"option {name!r} of the engine vllm must be"
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise UsageError(f"{where} true or false, not {text!r}")
-        return text.lower() == "true"
+    """One setting; the only number that is not whole is a share. Raises UsageError where the text is none."""
     if isinstance(default, str):
         if text not in BACKENDS:
-            raise UsageError(f"{where} one of {', '.join(BACKENDS)}, not {text!r}")
+            raise refused("vllm", name, f"one of {', '.join(BACKENDS)}", text)
         return text
-    found = number(text)
-    if isinstance(default, float):
-        if found is None or not 0 < found <= 1:
-            raise UsageError(f"{where} a share above 0 and at most 1, not {text!r}")
-        return found
-    least = 0 if default == 0 else 1
-    if found is None or found != int(found) or found < least:
-        raise UsageError(f"{where} a whole number from {least}, not {text!r}")
-    return int(found)
+    return read_plain("vllm", name, text, default, zero=default == 0, most=1 if isinstance(default, float) else inf)
 
 
 def engine_arguments(checkpoint: Checkpoint, options: EngineOptions, settings: Settings) -> dict[str, object]:

@@ -59,18 +59,25 @@ class Served:
             await self._post("/v1/unload_lora_adapter", {"lora_name": self._engine.model})
 
     async def _replace(self, folder: Path, name: str) -> None:
-        """Whole weights, while nobody's turn runs; whatever an older version computed goes."""
+        """Whole weights, while nobody's turn runs; whatever an older version computed goes.
+
+        Their name goes before they do: whatever fails on the way leaves one that nobody takes for weights of theirs.
+        """
         await self._post("/pause?mode=wait&clear_cache=true")
         try:
+            await self._call_it(f"{name}-loading")
             body: dict[str, Json] = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
             await self._post("/collective_rpc", body)
             await self._forget()
-            await self._post("/update_weight_version", {"new_version": name})
+            await self._call_it(name)
         except BaseException:
             with suppress(PrhError):  # what went wrong before is what there is to tell
                 await self._post("/resume")
             raise
         await self._post("/resume")
+
+    async def _call_it(self, name: str) -> None:
+        await self._post("/update_weight_version", {"new_version": name})
 
     async def _forget(self) -> None:
         await self._post("/reset_prefix_cache")

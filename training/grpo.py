@@ -56,7 +56,7 @@ from .watcher import Watcher
 # What may change between the parts of a training: how a step is computed and what is kept, not what comes of it.
 LOOSE = {
     "model": ("base", "checkpointing"),
-    "rollout": ("batch", "concurrency", "keep", "max_error_share", "server"),
+    "rollout": ("batch", "concurrency", "keep", "max_error_share", "options", "server"),
     "train": ("micro", "layout", "save", "keep", "patience"),
 }
 

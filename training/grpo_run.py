@@ -32,7 +32,7 @@ from .questions import Stream
 from .replay import Entry, Store
 from .rollouts import Drawn, Rollouts, Round, Sampler, check_whole
 from .rounds import Judged, Jury, entries, plan, tell, trim
-from .speaking import Apart, Own, Peers, Speaking
+from .speaking import Apart, Own, Speaking
 from .watcher import Watcher
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class GrpoRun(Work[GrpoTraining]):
         if config.train.deterministic:
             reason = "the trained engine, since `deterministic` empties its caches"
             raise UsageError(f"rollout.engine {config.rollout.engine!r} cannot be used here: this needs {reason}")
-        return Apart(self.training, partial(self._write, resumable=False), self.runner.run, Peers(self.accelerator))
+        return Apart(self.training, partial(self._write, resumable=False), self.runner.run, self.peers)
 
     @property
     def speaker(self) -> Drawn:
@@ -130,15 +130,13 @@ class GrpoRun(Work[GrpoTraining]):
         return self._end()
 
     def _stop(self, end: Ended) -> None:
-        """Keep everything and say why it ends. Raises ModelError."""
+        """Keep everything and say why it ends. Raises ModelError, StoreError."""
         out = self.training.out
         kept = checkpoints.place(out, self.step)
         if self.step and not kept.is_dir():
             self._save(self.step)
-        if self.main:
-            row: dict[str, Json] = {"step": self.step, "end": end.name, "message": str(end)}
-            checkpoints.append_log(out, row)
-        self.accelerator.wait_for_everyone()
+        row: dict[str, Json] = {"step": self.step, "end": end.name, "message": str(end)}
+        self.peers.lead(lambda: checkpoints.append_log(out, row))
         where = f"{kept} holds the weights" if self.step else "no update was made"
         raise ModelError(f"the training ended ({end.name}) after step {self.step}: {end}; {where}")
 

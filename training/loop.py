@@ -17,7 +17,7 @@ from accelerate.tracking import GeneralTracker
 
 from ..harness.errors import StoreError
 from ..harness.settings import Setting
-from ..harness.store import write_json
+from ..harness.store import write_atomic, write_json
 from ..harness.types import Json
 from . import checkpoints
 from .batches import Batch, Feed, Share, step_seed
@@ -26,6 +26,7 @@ from .evaluation import Evaluator
 from .examples import Example, Mask, Performer, Weighing, lesson_cache
 from .grpo_config import GrpoConfig
 from .learner import Learner, Update, new_accelerator
+from .peers import Peers
 from .publish import card, manifest
 from .trainable import Trainable
 from .trajectories import Lesson
@@ -117,6 +118,7 @@ class Work(ABC, Generic[T]):
         )
         self.main = self.accelerator.is_main_process
         self.several = self.accelerator.num_processes > 1
+        self.peers = Peers(self.accelerator)
         torch.manual_seed(step_seed(config.train.seed, training.steps))  # an adapter's first weights are drawn
         self.learner = self._learner(ready(training.engine.module, config))
         if log:
@@ -198,25 +200,30 @@ class Work(ABC, Generic[T]):
         self.accelerator.wait_for_everyone()
 
     def _write(self, target: Path, step: int, *, resumable: bool) -> None:
-        """Write a checkpoint and move it to its place; where weights are sharded, every process takes part."""
-        workplace = checkpoints.begin(target) if self.main else checkpoints.scratch(target)
-        self.accelerator.wait_for_everyone()
+        """Write a checkpoint and move it to its place; where weights are sharded, every process takes part.
+
+        Raises:
+            PrhError: it cannot be written, on every process alike.
+        """
+        workplace = checkpoints.scratch(target)
+        self.peers.lead(lambda: checkpoints.begin(target))
         weights = self.learner.weights() if self.learner.sharded else None
         states = [one for _, one in self.learner.states()] if resumable and not self.learner.driven else []
         state = workplace / checkpoints.STATE
-        if self.main:
+
+        def fill() -> None:
             write_checkpoint(self.training, workplace, self._module(), step, weights)
             if resumable:
                 self._keep(state)
             if states:
                 checkpoints.save_states(state, states, step)
                 self._save_masters(state, weights)
-        self.accelerator.wait_for_everyone()
+
+        self.peers.lead(fill)
         if resumable and self.learner.driven:
             self.accelerator.save_state(str(state))
-        self.accelerator.wait_for_everyone()
-        if self.main:
-            checkpoints.finish(workplace, target)
+            self.accelerator.wait_for_everyone()
+        self.peers.lead(lambda: checkpoints.finish(workplace, target))
 
     def _save_masters(self, state: Path, weights: Mapping[str, torch.Tensor] | None) -> None:
         """Keep the weights that are updated where a checkpoint has them in fewer bits."""
@@ -351,7 +358,7 @@ def write_checkpoint(
     name_base(folder, training.base)
     write_json(folder / "prh.json", dict(training.layers))
     write_json(folder / checkpoints.MANIFEST, {**training.manifest(), "step": step})
-    (folder / "README.md").write_text(training.card(step), encoding="utf-8")
+    write_atomic(folder / "README.md", training.card(step).encode())
 
 
 def flat(values: Mapping[str, Json], prefix: str = "") -> dict[str, Any]:

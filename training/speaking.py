@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from accelerate import Accelerator
 
 from ..harness.engine import Engine, EngineOptions, Place
 from ..harness.errors import ModelError, PrhError, UsageError
@@ -20,14 +19,13 @@ from . import checkpoints
 from .grpo_config import GrpoConfig
 from .grpo_training import GrpoTraining
 from .learner import whole
+from .peers import Peers
 from .policy import PolicyLearner
 from .rollouts import Drawn, Speaker
 from .trainable import open_trainable
 from .weights import ready
 
 SPOKEN = ".spoken"
-# Of what one process tells the others, in bytes.
-LONGEST = 600
 
 
 class Speaking(Protocol):
@@ -109,22 +107,17 @@ class Versioned(Drawn, Protocol):
     def aside(self) -> AbstractAsyncContextManager[None]: ...
 
 
-class Peers:
-    """The processes of a training. Whatever is asked here, every process must ask."""
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
-        self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.device: int | None = accelerator.device.index if accelerator.device.type == "cuda" else None
-
-    def told(self, text: str) -> list[str]:
-        """What each process says, in their order, cut to ``LONGEST`` bytes."""
-        if self.world == 1:
-            return [text]
-        data = text.encode()[:LONGEST].ljust(LONGEST, b"\0")
-        mine = torch.tensor([list(data)], dtype=torch.uint8, device=self._accelerator.device)
-        every = cast(torch.Tensor, self._accelerator.gather(mine)).cpu()
-        return [bytes(row.tolist()).rstrip(b"\0").decode(errors="ignore") for row in every]
+def _open(config: GrpoConfig, place: Place) -> Versioned:
+    """The engine that a configuration names. Raises PrhError."""
+    part = config.rollout
+    factory: Any = find_engine(config.model.base, part.engine)
+    if not hasattr(factory, "versioned"):
+        raise UsageError(f"rollout.engine {part.engine!r} takes no weights while it runs; use transformers or vllm")
+    options = EngineOptions(dtype=part.dtype, extra={key: str(value) for key, value in part.options.items()})
+    return guarded(
+        f"the engine {part.engine}",
+        lambda: cast(Versioned, factory.versioned(config.model.base, options, config.lora.rank, place)),
+    )
 
 
 class Apart:
@@ -145,28 +138,27 @@ class Apart:
         peers: Peers,
     ) -> None:
         config = training.config
-        part, rank = config.rollout, config.lora.rank
-        factory: Any = find_engine(config.model.base, part.engine)
-        if not hasattr(factory, "versioned"):
-            raise UsageError(f"rollout.engine {part.engine!r} takes no weights while it runs; use transformers or vllm")
-        extra = {key: str(value) for key, value in part.options.items()}
-        options = EngineOptions(dtype=part.dtype, extra=extra)
         name = peers.told(f"prh-{secrets.token_hex(4)}")[0]
-        place = Place(peers.rank, peers.world, peers.device, part.server, name)
+        place = Place(peers.rank, peers.world, peers.device, config.rollout.server, name)
         self._write, self._run, self._peers = write, run, peers
-        self._main, self._whole = peers.rank == 0, not rank
+        self._main, self._whole = peers.rank == 0, not config.lora.rank
         self._folder = (training.out / SPOKEN).absolute()
         self._aside = AsyncExitStack()
-        self.engine: Versioned = guarded(
-            f"the engine {part.engine}", lambda: factory.versioned(config.model.base, options, rank, place)
-        )
+        opened: list[Versioned] = []
+        try:
+            peers.agree(lambda: opened.append(_open(config, place)))
+        except PrhError:
+            for one in opened:  # on another process it could not be opened
+                with suppress(PrhError):
+                    run(cast(Engine, one).close())
+            raise
+        self.engine: Versioned = opened[0]
 
     def sync(self, step: int) -> None:
         self._together(self._aside.aclose)
         if step <= self.engine.version:
             return
-        self._write(self._folder, step)
-        self._peers.told("")  # the folder is there for all
+        self._agreed(partial(self._write, self._folder, step))  # from here on the folder is there for all
         for leads in (True, False):
             mine = self.engine.leads is leads
             self._together(partial(self.engine.load_weights, step, self._folder) if mine else None)
@@ -174,17 +166,15 @@ class Apart:
             checkpoints.drop(self._folder)
 
     def _together(self, work: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
-        """Do something, and learn whether all could. Raises ModelError on every process where one of them does."""
-        fault = ""
+        """The same on the event loop, or nothing on this process. Raises ModelError."""
+        self._agreed(lambda: self._run(work()) if work else None)
+
+    def _agreed(self, work: Callable[[], None]) -> None:
+        """Do something, and learn whether all could. Raises ModelError on every process where one of them fails."""
         try:
-            if work:
-                self._run(work())
-        except ModelError as error:
-            fault = str(error)
-        found = [(rank, one) for rank, one in enumerate(self._peers.told(fault)) if one]
-        if found:
-            rank, one = found[0]
-            raise ModelError(f"process {rank}: {one}" if self._peers.world > 1 else one)
+            self._peers.agree(work)
+        except PrhError as error:
+            raise ModelError(str(error)) from None
 
     def rest(self) -> None:
         async def put_aside() -> None:

@@ -25,7 +25,8 @@ class Routes(Handler):
     def answer(self, fake):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         fake.authorizations.append(self.headers["Authorization"])
-        return fake.told("POST", self.path, json.loads(body))
+        answer = fake.told("POST", self.path, json.loads(body))
+        return answer if self.patient(fake.delay) else None
 
 
 class FakeServe(FakeServer):
@@ -38,6 +39,7 @@ class FakeServe(FakeServer):
         newer: whether it tells token ids as numbers, as the protocol after 0.33 does.
         lean: whether it leaves the ids of the prompt out, and tells their number alone.
         at: what happens before a generation, by how many there were; an answer is given instead.
+        after: what happens after a request to a route.
         instead: what every generation is answered.
         calls: method, route and body of everything but generations, in order.
         drawn: what each generation was drawn with: the name of the weights, and the adapter.
@@ -49,7 +51,7 @@ class FakeServe(FakeServer):
         super().__init__()
         self.folder = Path(folder)
         self.without, self.at, self.calls, self.drawn = set(), {}, [], []
-        self.instead = None
+        self.instead, self.after = None, {}
         self.deaf = self.raw = self.newer = self.lean = False
         self.one = threading.Lock()
         self.again()
@@ -81,7 +83,9 @@ class FakeServe(FakeServer):
                 if route == GENERATE:
                     return self.generate(body)
                 self.calls.append((method, path, body))
-                return self.does(method, route, body)
+                answer = self.does(method, route, body)
+                self.after.get(route, lambda: None)()
+                return answer
             except AssertionError as error:
                 self.faults.append(str(error))
                 return Answer({"error": {"message": f"bad request: {error}", "code": 400}}, 400)

@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from prh.harness import pictures
 from prh.harness.engine import Turn, TurnSpec
 from prh.harness.ledger import Conversation, MediaItem, MediaRef, Segment, Shown, Text
+from prh.harness.media import pixel_digest
 from prh.harness.types import Box, PixelBudget, Size, Span
 from prh.models.processor import quiet
 from prh.models.transformers_engine import TransformersEngine
@@ -27,6 +30,18 @@ def noise(size: tuple[int, int], seed: int) -> Image.Image:
 
 def conversation(key: str = "s#0") -> Conversation:
     return Conversation(key, key, lambda size, _: size, BUDGET)
+
+
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
+    """The images whose pixels are hashed from here on to be remembered, each as often as it is."""
+    seen: list[Image.Image] = []
+
+    def digest(image: Image.Image) -> str:
+        seen.append(image)
+        return pixel_digest(image)
+
+    monkeypatch.setattr(pictures, "pixel_digest", digest)
+    return seen
 
 
 def say(talk: Conversation, role: str, *parts: str | Image.Image | Sequence[Image.Image]) -> None:

@@ -7,12 +7,13 @@ import pytest
 from prh.harness.engine import EngineOptions, TurnSpec
 from prh.harness.errors import ModelError, Prerequisite, UsageError
 from prh.harness.ledger import Segment, Text
+from prh.harness.media import pixel_digest
 from prh.harness.types import Size, Span
 from prh.models.transformers_engine import TransformersFactory
 from prh.models.vllm_engine import VLLMFactory, vllm_version
 from prh.models.vllm_settings import Settings, lora_rank
 from prh.tests.models import fake_vllm
-from prh.tests.models.support import conversation, noise, prompt_ids, reply, run, say
+from prh.tests.models.support import conversation, hashed, noise, prompt_ids, reply, run, say
 from prh.tests.models.versions import adapter
 
 SPEC = TurnSpec(12)
@@ -73,6 +74,18 @@ def test_three_turns_with_images_are_those_of_the_transformers_engine(opened, qw
     uuids = [prompt["multi_modal_uuids"]["image"] for prompt in llm.prompts]
     assert uuids[2][:2] == uuids[1]
     assert len(set(uuids[2])) == 3
+
+
+def test_an_image_is_hashed_once_whatever_turns_show_it(opened, monkeypatch):
+    (engine, llm), talk, seen = opened(), question(), hashed(monkeypatch)
+
+    async def play():
+        for _ in range(3):
+            await engine.turn(talk, SPEC)
+
+    run(play())
+    assert len(seen) == 1
+    assert [prompt["multi_modal_uuids"]["image"] for prompt in llm.prompts] == [[pixel_digest(seen[0])]] * 3
 
 
 def test_the_prompt_is_written_as_by_hand(opened, qwen25):

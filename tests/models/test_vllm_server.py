@@ -5,11 +5,14 @@ import asyncio
 import pytest
 from prh.harness.engine import EngineOptions, Place, TurnSpec
 from prh.harness.errors import ModelError, UsageError
+from prh.harness.media import pixel_digest
 from prh.models.transformers_engine import TransformersFactory
 from prh.models.vllm_engine import VLLMFactory
+from prh.models.vllm_line import Line
+from prh.models.vllm_server import ServedSettings
 from prh.tests.models.fake_server import ENVIRONMENT, Answer
 from prh.tests.models.fake_vllm_serve import GENERATE, NAME, FakeServe
-from prh.tests.models.support import noise, reply, say
+from prh.tests.models.support import hashed, noise, reply, say
 from prh.tests.models.versions import adapter, learners, moved, question
 
 SPEC = TurnSpec(12)
@@ -74,6 +77,20 @@ def test_three_turns_with_images_are_those_of_the_transformers_engine(serve, qwe
     assert uuids[2][:2] == uuids[1]
 
 
+def test_an_image_is_hashed_once_whatever_turns_show_it(serve, qwen25, monkeypatch):
+    engine, talk, seen = opened(qwen25, serve), question(), hashed(monkeypatch)
+
+    async def play():
+        await engine.load_weights(0, qwen25)
+        for _ in range(3):
+            await engine.turn(talk, SPEC)
+
+    run(play(), engine)
+    assert len(seen) == 1
+    named = {part["uuid"] for one in serve.requests for part in one.get("content_parts", [])}
+    assert named == {pixel_digest(seen[0])}
+
+
 @pytest.mark.parametrize("newer", [False, True])
 def test_whole_weights_are_handed_over_and_drawn_with(serve, qwen25, tmp_path, newer):
     serve.newer = newer
@@ -90,10 +107,10 @@ def test_whole_weights_are_handed_over_and_drawn_with(serve, qwen25, tmp_path, n
             assert learners(qwen25, None, turn) != pytest.approx(turn.logprobs, abs=1e-2)
 
     run(play(), engine)
-    one = [path for method, path, _ in serve.calls if method == "POST"][:6]
+    one = [path for method, path, _ in serve.calls if method == "POST"][:7]
     assert one == [
-        *("/pause?mode=wait&clear_cache=true", "/collective_rpc", "/reset_prefix_cache", "/reset_encoder_cache"),
-        *("/update_weight_version", "/resume"),
+        *("/pause?mode=wait&clear_cache=true", "/update_weight_version", "/collective_rpc"),
+        *("/reset_prefix_cache", "/reset_encoder_cache", "/update_weight_version", "/resume"),
     ]
     assert [label for label, _ in serve.drawn[2:]] == ["prh-1-3", "prh-1-5"]
 
@@ -151,6 +168,19 @@ def test_a_server_that_shares_the_gpu_sleeps_and_is_woken(serve, qwen25):
     assert [path for _, path, _ in serve.calls][:4] == [
         *("/sleep?level=1&mode=wait", "/wake_up", "/reset_prefix_cache", "/reset_encoder_cache"),
     ]
+
+
+def test_no_more_requests_at_once_than_allowed_and_none_loses_time_in_the_queue(serve):
+    serve.delay = 0.25
+    line = Line(serve.url, "", ServedSettings(concurrency=2, timeout=2.0))
+
+    async def play():
+        await asyncio.gather(*(line.send("POST", "/reset_prefix_cache", {}) for _ in range(18)))
+
+    for _ in range(2):  # each loop has connections and places of its own
+        run(play(), line)
+    assert serve.most == 2
+    assert len(serve.calls) == 36
 
 
 # -- what must never be taken for a rollout --------------------------------------------------------------------------
@@ -237,7 +267,7 @@ def test_weights_that_the_server_cannot_see(serve, qwen25, tmp_path):
 
     run(play(), engine)
     assert not serve.paused, "others go on"
-    assert serve.label == "default"
+    assert serve.label == "prh-1-1-loading", "nobody knows what it holds"
 
 
 @pytest.mark.parametrize("lean", [False, True])
@@ -297,23 +327,50 @@ def test_a_server_that_lacks_a_route_is_refused_as_it_is_opened(serve, qwen25, r
         opened(qwen25, serve)
 
 
+DEVELOPER = "started with VLLM_SERVER_DEV_MODE=1"
+
+
 @pytest.mark.parametrize(
-    ("route", "rank", "message"),
+    ("route", "rank", "message", "label"),
     [
-        ("/v1/load_lora_adapter", 4, "it needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"),
-        ("/pause", 0, "started with VLLM_SERVER_DEV_MODE=1"),
-        ("/collective_rpc", 0, "started with VLLM_SERVER_DEV_MODE=1"),
-        ("/update_weight_version", 0, "started with VLLM_SERVER_DEV_MODE=1"),
+        ("/v1/load_lora_adapter", 4, "it needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "default"),
+        ("/pause", 0, DEVELOPER, "default"),
+        ("/update_weight_version", 0, DEVELOPER, "default"),
+        ("/collective_rpc", 0, DEVELOPER, "prh-1-0-loading"),
+        ("/reset_prefix_cache", 0, DEVELOPER, "prh-1-0-loading"),
+        ("/reset_encoder_cache", 0, DEVELOPER, "prh-1-0-loading"),
     ],
 )
-def test_a_server_that_cannot_take_weights_is_refused_with_the_first(serve, qwen25, tmp_path, route, rank, message):
+def test_a_server_that_cannot_take_weights_is_refused_with_the_first(
+    serve, qwen25, tmp_path, route, rank, message, label
+):
+    """Where its weights changed, or may have, it is not left as if they had not."""
     serve.without.add(route)
-    folder = tmp_path if rank else qwen25
     if rank:
         adapter(qwen25, tmp_path)
-    engine = opened(qwen25, serve, rank=rank)
+    else:
+        moved(qwen25, tmp_path)
+    engine, before = opened(qwen25, serve, rank=rank), serve.llm.model
     with pytest.raises(ModelError, match=message):
-        run(engine.load_weights(0, folder), engine)
+        run(engine.load_weights(0, tmp_path), engine)
+    assert not serve.paused
+    assert serve.label == label
+    assert (serve.llm.model is before) == (not route.startswith("/reset"))
+
+
+def test_what_ends_between_weights_and_their_name_leaves_none_that_is_taken(serve, qwen25, tmp_path):
+    engine = opened(qwen25, serve)
+    moved(qwen25, tmp_path)
+    serve.after["/collective_rpc"] = lambda: serve.without.add("/update_weight_version")
+    with pytest.raises(ModelError, match="could not be taken"):
+        run(engine.load_weights(0, tmp_path), engine)
+    serve.without.clear()
+    serve.after.clear()
+    with pytest.raises(UsageError, match="has the weights 'prh-1-0-loading', and an adapter needs"):
+        opened(qwen25, serve, rank=4)
+    again = opened(qwen25, serve)
+    run(again.load_weights(0, qwen25), again)
+    assert serve.label == "prh-1-0"
 
 
 def test_log_probabilities_from_before_temperature_are_refused(serve, qwen25):

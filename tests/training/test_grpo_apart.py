@@ -1,12 +1,12 @@
 """Rollouts from an engine of its own that takes each version of the weights from files: vLLM's interface, imitated."""
 
 import pytest
-from prh.harness.errors import ModelError, UsageError
+from prh.harness.errors import ModelError, StoreError, UsageError
 from prh.harness.store import read_journal
 from prh.tests.models import fake_vllm
 from prh.tests.training import bandit
 from prh.tests.training.test_grpo_run import end, made, told
-from prh.training import speaking
+from prh.training import checkpoints, speaking
 
 VLLM = ("rollout.engine=vllm", "optim.lr=5e-3", "advantage.uniform=0.01")
 
@@ -88,6 +88,21 @@ def test_an_engine_that_cannot_be_put_aside_ends_it_by_name(tmp_path, started, m
     ):
         made(tmp_path / "out", *VLLM)
     assert end(tmp_path / "out") == ("engine_dead", 0)
+    assert names(started[0])[-1] == "shutdown"
+
+
+def test_a_disk_that_is_full_when_weights_are_handed_over_ends_it_by_name(tmp_path, started, monkeypatch):
+    begin = checkpoints.begin
+
+    def full(target):
+        if target.name == speaking.SPOKEN and checkpoints.read_log(target.parent):
+            raise StoreError("cannot write: No space left on device")
+        return begin(target)
+
+    monkeypatch.setattr(checkpoints, "begin", full)
+    with pytest.raises(ModelError, match=r"engine_dead\) after step 2: cannot write: No space left on device"):
+        made(tmp_path / "out", *VLLM)
+    assert end(tmp_path / "out") == ("engine_dead", 2)
     assert names(started[0])[-1] == "shutdown"
 
 

@@ -111,7 +111,7 @@ def is_taken(server):
     ],
 )
 def test_what_befalls_the_server_amid_a_round_ends_it_by_name_and_it_goes_on(tmp_path, serve, act, message):
-    """Every rollout that counts is of the weights it says it is of; a new server is enough to go on."""
+    """Every rollout that counts is of the weights it says it is of; it goes on with a new server and more patience."""
     out = tmp_path / "out"
     serve.at[2 + 8 + 3] = act
     with pytest.raises(ModelError, match=rf"engine_dead\) after step 2: .*{message}") as caught:
@@ -125,7 +125,7 @@ def test_what_befalls_the_server_amid_a_round_ends_it_by_name_and_it_goes_on(tmp
     if act is not dies:
         assert all(label.endswith(("default", "-0", "-2")) for label, _ in serve.drawn)
     with FakeServe(serve.folder) as other:
-        reinforced(out, other)
+        reinforced(out, other, "rollout.options={retries=3, timeout=900}")
         assert {label.rpartition("-")[2] for label, _ in other.drawn} == {"default", "2", "4"}
         assert other.faults == []
     assert max(gaps(out)) < 1e-4
@@ -227,3 +227,22 @@ def test_two_processes_end_together_where_the_server_fails_one(tmp_path, serve):
     assert "engine_dead) after step 1: process 0: version 1 of the weights could not be taken" in first["error"]
     assert end(tmp_path / "two" / "run") == ("engine_dead", 1)
     assert checkpoints.place(tmp_path / "two" / "run", 1).is_dir()
+
+
+def test_two_processes_end_together_where_one_cannot_open_its_engine(tmp_path):
+    first, second = two(tmp_path / "two", kind="open")
+    assert first["error"] == second["error"] == "process 1: there is no GPU for it"
+    assert first["calls"][-1] == ["shutdown"], "what the other opened is closed"
+
+
+def test_two_processes_end_together_where_the_first_cannot_write_for_the_engine(tmp_path):
+    first, second = two(tmp_path / "two", kind=".spoken")
+    assert first["error"] == second["error"]
+    assert "engine_dead) after step 1: process 0: cannot write .spoken: No space left" in first["error"]
+    assert end(tmp_path / "two" / "run") == ("engine_dead", 1)
+    assert [said["calls"][-1] for said in (first, second)] == [["shutdown"]] * 2
+
+
+def test_two_processes_end_together_where_the_first_cannot_write_a_checkpoint(tmp_path):
+    for said in two(tmp_path / "two", kind="step-000001"):
+        assert said["error"] == "cannot write step-000001: No space left on device"
