@@ -73,8 +73,10 @@ class LossPart:
         """The weight of each token of each rollout of a step.
 
         Args:
-            lengths: trained tokens of the rollouts of the whole step, on all processes.
+            lengths: trained tokens of the rollouts of the whole step, on all processes; none where all were filtered.
         """
+        if not lengths:
+            return []
         if self.kind == "dapo":
             return [1 / max(1, sum(lengths))] * len(lengths)
         if self.kind == "dr_grpo":

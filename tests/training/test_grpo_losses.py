@@ -168,3 +168,8 @@ def test_the_estimate_of_kl_is_never_negative(new, old):
 def test_settings_are_checked(wrong):
     with pytest.raises(UsageError, match="loss"):
         LossPart(**wrong)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_of_which_all_was_filtered_weighs_nothing(kind):
+    assert LossPart(kind=kind).weights([]) == []

@@ -298,7 +298,8 @@ def spec(engine):
 def test_replayed_rollouts_keep_their_old_log_probabilities(tmp_path):
     """Later updates of a round, and rounds after it, are off policy, and say so."""
     out = tmp_path / "out"
-    made(out, "replay.fill=1.0", "replay.age=2", "advantage.uniform=0.1", "optim.lr=2e-3", "train.rounds=4")
+    many = ("rollout.queries=4", "train.batch=8", "train.rounds=4")
+    made(out, "replay.fill=1.0", "replay.age=2", "advantage.uniform=0.12", "optim.lr=2e-3", *many)
     rows = told(out)
     assert any(row["replayed"] for row in rows)
     assert all(row["drift"] > 1e-6 for row in rows if row["step"] % 2 == 0 and row["loss"] is not None)
