@@ -1,4 +1,4 @@
-"""The embedded checkpoints: real Qwen2.5-VL classes and files at 1.6 M parameters, synthetic.
+"""The embedded checkpoints: real Qwen2.5-VL classes and files at 1.9 M parameters, synthetic.
 
 ``tiny-init`` is built here, its weights random; the others come with the package, trained from it by
 ``prh train tiny``; ``tiny`` is the best there is.
@@ -282,7 +282,7 @@ def summaries() -> dict[str, str]:
     """A line about each embedded checkpoint."""
     best = next((name for name in BEST if name in shipped()), "tiny-init")
     about = {name: text for name, text in ABOUT.items() if name in EMBEDDED}
-    return {"tiny": f"embedded synthetic miniature of Qwen2.5-VL, 1.6 M parameters; here {best}", **about}
+    return {"tiny": f"embedded synthetic miniature of Qwen2.5-VL, 1.9 M parameters; here {best}", **about}
 
 
 def _embedded() -> dict[str, Callable[[], Path]]:

@@ -1,15 +1,19 @@
 """The recipes that come with the package: whole, and what they say they are."""
 
+from dataclasses import replace
+
 import click.testing
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from prh.training import weights
-from prh.training.config import SftConfig, build, read_recipe, recipe_files
+from prh.training.config import SftConfig, build, override, read_recipe, recipe_files
 from prh.training.train_commands import train_group
 
 # Rows of the released trajectories.
 ROWS = 7850
 EPOCHS = {"sft-paper-7b": (5, 62), "sft-released-7b": (5, 62), "sft-lora-80gb": (3, 62)}
+# What the comments of the tiny recipe say to add for an arm of the ablation.
+ARMS = ("data.mask=all", 'data.without=["recrop-once", "recrop-twice", "further-zoom", "reselect"]')
 
 
 def recipe(name):
@@ -19,7 +23,19 @@ def recipe(name):
 
 def test_every_recipe_is_tested():
     names = {entry.name.removesuffix(".toml") for entry in recipe_files() if entry.name.startswith("sft-")}
-    assert names == set(EPOCHS)
+    assert names == {*EPOCHS, "sft-tiny"}
+
+
+def test_the_arms_of_an_ablation_differ_in_one_line():
+    text = next(entry for entry in recipe_files() if entry.name == "sft-tiny.toml").read_text()
+    values, _ = read_recipe("sft-tiny")
+    whole = build(SftConfig, values)
+    assert (whole.train.steps, whole.data.mask, whole.data.without) == (300, "flags", ())
+    for arm in ARMS:
+        assert arm in text
+        made = build(SftConfig, override(values, [arm]))
+        assert made != whole
+        assert replace(made, data=whole.data) == whole
 
 
 @pytest.mark.parametrize("name", EPOCHS)
