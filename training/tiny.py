@@ -116,4 +116,4 @@ def _portable(value: Json, root: Path) -> Json:
         return {key: _portable(part, root) for key, part in value.items()}
     if isinstance(value, list):
         return [_portable(part, root) for part in value]
-    return value.removeprefix(f"{root}/") if isinstance(value, str) else value
+    return value.removeprefix(f"{root.resolve()}/").removeprefix(f"{root}/") if isinstance(value, str) else value
