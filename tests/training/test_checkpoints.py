@@ -191,4 +191,4 @@ def test_a_loss_falls_alike_in_half_precision_packed_and_checkpointed(full, halv
         [row["loss"] for row in checkpoints.read_log(folder.parent) if "loss" in row] for folder in (full[0], halved)
     )
     assert one[-1] < one[0] - 1
-    assert two == pytest.approx(one, rel=0.02)
+    assert two == pytest.approx(one, rel=0.04)
