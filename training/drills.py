@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numpy as np
 from PIL import Image
 
 from ..harness.ledger import Conversation, MediaItem, Segment, Shown, Text
@@ -22,12 +23,13 @@ from ..harness.protocol import CLOSE, OPEN
 from ..harness.protocols import CROP, SELECT
 from ..harness.settings import Setting
 from ..harness.task import Asked, Illustration, Thing
-from ..harness.types import LETTERS, Box, Evidence, Sample, Size, Span
+from ..harness.types import LETTERS, Box, Evidence, Json, Sample, Size, Span
+from .examples import Example, Weighing, encode
 from .templates import Voice
 from .trainable import Trainable
 from .wording import BOXED, BREAK, form_of
 
-Kind = Literal["where", "closeup", "direct", "side", "attempt"]
+Kind = Literal["where", "closeup", "direct", "side", "choice", "call", "attempt"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # How a question about a thing that nobody asked about is put, by what the thing shows, and what it may show.
 QUESTIONS = {
@@ -47,6 +49,8 @@ MOST_FRAMES = 8
 CHOOSING = 0.4
 # Most close-ups of one picture.
 CLOSEUPS = 6
+# How many times each question is asked without its picture.
+TEXTS = 3
 # How often an attempt is a call rather than an answer at once, and how often such a call is an error: about what
 # the paper measured of Qwen2.5-VL before any training (arXiv 2505.15966: 20.2 % and 40.6 %). What is asked about
 # decides it, so that what is said most probably is a call as often.
@@ -61,6 +65,7 @@ class Drill:
         frames: what is shown: one image, several, or the frames of a clip.
         clip: whether they are the frames of one clip.
         close: whether they are shown at the size of a crop rather than of an input.
+        given: how many characters of the reply are there already, and not learned.
     """
 
     kind: Kind
@@ -69,6 +74,7 @@ class Drill:
     clip: bool
     close: bool
     reply: str
+    given: int = 0
 
 
 def cells(box: Box, size: Size) -> tuple[int, int, int, int]:
@@ -85,6 +91,8 @@ def written(box: Box, size: Size) -> str:
 
 def drills(picture: Illustration, rng: random.Random) -> Iterator[Drill]:
     """The exercises that there are about an illustration."""
+    for asked in picture.asked:
+        yield from _texts(asked, rng)
     if len(picture.frames) > 1:
         yield from _clip(picture, rng)
         return
@@ -94,7 +102,9 @@ def drills(picture: Illustration, rng: random.Random) -> Iterator[Drill]:
         if asked.legible and len(asked.target) < 2:
             yield _answer("direct", asked, picture.frames, rng, close=False)
         if len(asked.target) > 1:
-            yield _side(picture, asked, size, rng)
+            known = _sides(picture, asked, size)
+            side = _answer("side", asked, picture.frames, rng, close=False, known=known)
+            yield from (side, _unseen(side, asked, known))
     for thing in rng.sample(picture.things, min(CLOSEUPS, len(picture.things))):
         yield _closeup(picture, thing, size, rng)
     yield _attempt(picture, rng)
@@ -132,14 +142,50 @@ def _answer(
     close: bool,
     known: Mapping[str, str] | None = None,
 ) -> Drill:
-    """A question and its answer; ``known`` of a clip, what may be said of it before."""
+    """A question and its answer; ``known``, what may be said of the picture before."""
     form, names = form_of(asked.question)
     choices = tuple(rng.sample(asked.choices, len(asked.choices)))
     voice = Voice(form.words, {**names, **(known or {}), "value": spoken(asked.answer)})
-    said = " ".join(filter(None, [voice.known("noticed"), voice.known("places"), voice.say("finding")]))
+    said = " ".join(filter(None, [_before(voice), voice.say("finding")]))
     answer = LETTERS[choices.index(asked.answer)] if choices else spoken(asked.answer)
     reply = f"{said}{BREAK}{BOXED.format(answer=answer)}"
-    return Drill(kind, _sample(asked.question, choices), frames, known is not None, close, reply)
+    return Drill(kind, _sample(asked.question, choices), frames, len(frames) > 1 and not close, close, reply)
+
+
+def _before(voice: Voice) -> str:
+    """What is said of the whole picture, where anything is known of it."""
+    return " ".join(filter(None, [voice.known("noticed"), voice.known("places")]))
+
+
+def _texts(asked: Asked, rng: random.Random) -> Iterator[Drill]:
+    """A question without its picture: something is found, and the letter of it is to be told; or a place, to call.
+
+    Neither needs a picture, and with one a checkpoint has hardly begun to learn them when it has learned to see.
+    """
+    form, names = form_of(asked.question)
+    for _ in range(TEXTS):
+        choices = tuple(rng.sample(asked.choices, len(asked.choices)))
+        sample = _sample(asked.question, choices)
+        if choices:
+            found = rng.choice(choices)
+            said = Voice(form.words, {**names, "value": spoken(found)}).say("finding")
+            yield _text("choice", sample, said, BOXED.format(answer=LETTERS[choices.index(found)]))
+        if form.words.spot:
+            box, voice = _anywhere(rng), Voice(form.words, names)
+            yield _text("call", sample, f"{voice.spot([*box])} {voice.say('zoom')}", _crop(box, 1))
+
+
+def _text(kind: Kind, sample: Sample, said: str, done: str) -> Drill:
+    """A drill without a picture: what is said is given, and what is done then is learned."""
+    return Drill(kind, sample, (), clip=False, close=False, reply=f"{said}{BREAK}{done}", given=len(said))
+
+
+def _unseen(drill: Drill, asked: Asked, known: Mapping[str, str]) -> Drill:
+    """The same without its picture: what is said before something is found is given, and that is to be told of it."""
+    form, names = form_of(asked.question)
+    return replace(
+        drill, kind="choice", frames=(), clip=False, given=len(_before(Voice(form.words, {**names, **known})))
+    )
 
 
 def spoken(value: str) -> str:
@@ -147,12 +193,10 @@ def spoken(value: str) -> str:
     return value[:1].lower() + value[1:].rstrip(".") if value.endswith(".") else value
 
 
-def _side(picture: Illustration, asked: Asked, size: Size, rng: random.Random) -> Drill:
-    boxes = {thing.name: thing.box for thing in picture.things}
-    places = " ".join(f"The {name} is at {written(boxes[name], size)}." for name in asked.target)
-    choices = tuple(rng.sample(asked.choices, len(asked.choices)))
-    reply = f"{places} {asked.answer}{BREAK}{BOXED.format(answer=LETTERS[choices.index(asked.answer)])}"
-    return Drill("side", _sample(asked.question, choices), picture.frames, clip=False, close=False, reply=reply)
+def _sides(picture: Illustration, asked: Asked, size: Size) -> dict[str, str]:
+    """Where the two things are that a question is about."""
+    boxes = {thing.name: written(thing.box, size) for thing in picture.things}
+    return dict(zip(("box", "other_box"), (boxes[name] for name in asked.target), strict=True))
 
 
 def _closeup(picture: Illustration, thing: Thing, size: Size, rng: random.Random) -> Drill:
@@ -193,29 +237,40 @@ def _attempt(picture: Illustration, rng: random.Random) -> Drill:
         return drill
     said = voice.words.say("select" if clip else "zoom", names)
     call = _clumsy_select(rng, habit) if clip else _clumsy_crop(rng, habit)
-    return replace(drill, reply=f"{said}{BREAK}{OPEN}\n{call}\n{CLOSE}")
+    return replace(drill, reply=f"{said}{BREAK}{call}")
+
+
+def _anywhere(rng: random.Random) -> list[float]:
+    """A box of at least two tenths a side, as a call writes it."""
+    (left, right), (top, bottom) = (sorted(rng.sample(range(CELLS + 1), 2)) for _ in range(2))
+    left, top = min(left, max(0, right - 2)), min(top, max(0, bottom - 2))
+    return [edge / CELLS for edge in (left, top, max(right, left + 2), max(bottom, top + 2))]
+
+
+def _crop(box: Sequence[float], target: int) -> str:
+    return _called(CROP.name, {"bbox_2d": [*box], "target_image": target})
+
+
+def _called(name: str, arguments: Mapping[str, Json]) -> str:
+    return f"{OPEN}\n{json.dumps({'name': name, 'arguments': dict(arguments)})}\n{CLOSE}"
 
 
 def _clumsy_crop(rng: random.Random, habit: random.Random) -> str:
     """A crop of anywhere, or one that is refused: corners reversed, or an image that is not there."""
-    (left, right), (top, bottom) = (sorted(rng.sample(range(CELLS + 1), 2)) for _ in range(2))
-    left, top = min(left, max(0, right - 2)), min(top, max(0, bottom - 2))
-    right, bottom = max(right, left + 2), max(bottom, top + 2)
+    left, top, right, bottom = _anywhere(rng)
     target = 1
     if habit.random() < ERRORS:
         if habit.random() < 0.5:
             left, right = right, left
         else:
             target = habit.choice((2, 3))
-    box = [edge / CELLS for edge in (left, top, right, bottom)]
-    return json.dumps({"name": CROP.name, "arguments": {"bbox_2d": box, "target_image": target}})
+    return _crop((left, top, right, bottom), target)
 
 
 def _clumsy_select(rng: random.Random, habit: random.Random) -> str:
     """Frames from anywhere, or more than there may be."""
     count = rng.randint(9, 10) if habit.random() < ERRORS else rng.randint(1, 4)
-    frames = sorted(rng.sample(range(1, 17), count))
-    return json.dumps({"name": SELECT.name, "arguments": {"target_frames": frames}})
+    return _called(SELECT.name, {"target_frames": [*sorted(rng.sample(range(1, 17), count))]})
 
 
 def _tracks(picture: Illustration) -> dict[str, tuple[str, str]]:
@@ -253,17 +308,38 @@ def _clip(picture: Illustration, rng: random.Random) -> Iterator[Drill]:
     for asked in picture.asked:
         known = _known(picture, asked)
         if asked.legible:
-            yield _answer("direct", asked, picture.frames, rng, close=False, known=known)
+            direct = _answer("direct", asked, picture.frames, rng, close=False, known=known)
+            yield direct
+            if form_of(asked.question)[0].words.places:
+                yield _unseen(direct, asked, known)
         shown = [picture.frames[number - 1] for number in some(asked.evidence.frames, MOST_FRAMES, rng)]
         if len(asked.evidence.frames) < len(picture.frames) or not asked.legible:
-            close_by = _answer("closeup", _alone(asked, rng), tuple(shown), rng, close=True, known=known)
-            yield replace(close_by, clip=False)
+            yield _answer("closeup", _alone(asked, rng), tuple(shown), rng, close=True, known=known)
     yield _attempt(picture, rng)
 
 
 def some(numbers: Sequence[int], most: int, rng: random.Random) -> list[int]:
     """At most this many of some numbers, in order."""
     return sorted(rng.sample(numbers, min(most, len(numbers))))
+
+
+TALL = 1 << 30
+
+
+def exercise(
+    name: str, drill: Drill, engine: Trainable, setting: Setting, how: Weighing, reduced: Reduced | None = None
+) -> Example:
+    """A drill as an example; what is given of its reply counts nothing. For ``reduced`` see `talk`."""
+    made = encode(name, talk(drill, engine, setting, reduced), engine, how, TALL)
+    if not drill.given:
+        return made
+    weights, left = made.weights.copy(), drill.given
+    for place in np.flatnonzero(weights):
+        left -= len(engine.processor.decode([int(made.ids[place])]))
+        if left < 0:
+            break
+        weights[place] = 0
+    return replace(made, weights=weights if how == "tokens" else weights * (made.weights.sum() / weights.sum()))
 
 
 # Frames as they were reduced before, by frame and size, with the frame, so that its id stays its own.

@@ -22,7 +22,8 @@ from .trainable import Trainable
 CELL = 28
 # Columns of a token in which marks are told apart: as narrow as the glyphs of large print in an overview.
 COLUMNS = 4
-# A token is one of a thing that covers this share of it, or of which it covers this share; where none is, the nearest.
+# A token is one of a thing that covers this share of it, or of which it covers this share; where none is, though most
+# of the thing is there, the nearest.
 COVER = 0.25
 MOST_DOTS = 3
 # Windows are cut so that they are shown at a scale between that of the smallest crop and full size.
@@ -91,12 +92,13 @@ def glance(
         box = mark.box.shifted(-region[0], -region[1]).scaled(x, y)
         if box.area > 0:
             share = _shares(box, wide, high)
-            tokens = (share > 0) & (share >= min(COVER, share.max()))
+            nearest = share.max() if _inside(box, size) > 0.5 else COVER
+            tokens = (share > 0) & (share >= min(COVER, nearest))
             for text in _called(mark, seen, region):
                 words[tokens, labels.word(text)] = 1
             if whole:
-                nearest = tokens & (share > most)
-                edges[nearest] = _edges(cells(box, size), wide, high)[nearest]
+                closest = tokens & (share > most)
+                edges[closest] = _edges(cells(box, size), wide, high)[closest]
                 most = np.maximum(most, share)
         elif (close or mark.legible) and 0 <= box.left < size.width and 0 <= box.top < size.height:
             place = int(box.top // CELL), int(box.left // CELL), int(box.left % CELL * COLUMNS / CELL)
@@ -114,6 +116,13 @@ def _shares(box: Box, wide: int, high: int) -> NDArray[np.float64]:
     """How much of each token a box covers, or of the box the token, whichever is more."""
     across, down = _overlap(box.left, box.right, wide), _overlap(box.top, box.bottom, high)
     return np.asarray(down[:, None] * across / min(CELL * CELL, box.area))
+
+
+def _inside(box: Box, size: Size) -> float:
+    """The share of a box that lies in an image."""
+    across = min(box.right, size.width) - max(box.left, 0.0)
+    down = min(box.bottom, size.height) - max(box.top, 0.0)
+    return max(across, 0.0) * max(down, 0.0) / box.area
 
 
 def _overlap(start: float, end: float, count: int) -> NDArray[np.float64]:
@@ -164,6 +173,7 @@ def glances(
     if not clip:
         yield from _closeups(picture, setting, engine, labels, rng)
     chosen = rng.sample(range(len(picture.frames)), min(len(picture.frames), 4))
+    cut = [rng.choice(chosen) for _ in range(count)]
     for number in chosen:
         frame, marks = picture.frames[number], picture.marks[number]
         whole = Size(*frame.size)
@@ -173,7 +183,7 @@ def glances(
             seen = engine.fit(whole, setting.budget.selected_frame)
             yield glance(frame, marks, Box(0, 0, *whole), seen, labels, close=True)
         near = _by_label(marks)
-        for _ in range(count // len(chosen) if near else 0):
+        for _ in range(cut.count(number) if near else 0):
             scale = 1.0 if clip else rng.uniform(*SCALES)
             size = Size(CELL * rng.choice(SIDES), CELL * rng.choice(SIDES))
             mark = rng.choice(rng.choice(near))

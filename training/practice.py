@@ -25,11 +25,11 @@ from ..harness.store import write_json
 from ..harness.types import Json
 from . import checkpoints
 from .batches import Batch, Feed, split
-from .drills import Drill, Reduced, drills, talk
-from .examples import Cache, Example, Weighing, encode
+from .drills import Drill, Reduced, drills, exercise
+from .examples import Cache, Example, Weighing
 from .learner import FEATURES, Learner, look, new_accelerator
 from .pictures import Album
-from .probe import TALL, Probe
+from .probe import Probe
 from .publish import versions
 from .schedule import Optimisation
 from .shared import Bundle, collate_shared, width
@@ -38,9 +38,9 @@ from .weights import load_weights
 
 # What may change between the parts of a practice.
 LOOSE = ("base", "micro", "probe", "save")
-PARTS = ("overview", "closeup", "attempt")
+PARTS = ("overview", "closeup", "text", "attempt")
 # What a drill counts, by kind: an overview is asked for many places at once, and for a reading only now and then.
-WORTH = {"closeup": 4, "direct": 4, "side": 2, "attempt": 4}
+WORTH = {"closeup": 4, "direct": 4, "side": 2, "choice": 4, "call": 4, "attempt": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,8 @@ class PracticeConfig:
 
 def part(drill: Drill) -> str:
     """Which part of a mix a drill belongs to."""
+    if not drill.frames:
+        return "text"
     return "attempt" if drill.kind == "attempt" else "closeup" if drill.close else "overview"
 
 
@@ -160,6 +162,8 @@ class Kept:
             look: runs the tower.
         """
         made = self.some(places)
+        if not made[0].images:
+            return made
         for place, one in zip(places, made, strict=True):
             if self._key(place) not in self._seen:
                 self._seen[self._key(place)] = look(one)
@@ -223,7 +227,7 @@ class Pool:
 
     def _encoded(self, seen: Reduced, drill: Drill) -> Example:
         how = cast(Weighing, self.config.weigh)
-        made = encode("drill", talk(drill, self.engine, self.setting, seen), self.engine, how, TALL)
+        made = exercise("drill", drill, self.engine, self.setting, how, seen)
         return replace(made, weights=made.weights * WORTH.get(drill.kind, 1))
 
     def _look(self, example: Example) -> torch.Tensor:
@@ -254,7 +258,8 @@ class Pool:
     def _one(self, key: str, rng: np.random.Generator) -> tuple[Kept, list[int]]:
         held = self._held[key]
         kept = held[int(rng.integers(len(held)))]
-        places = rng.permutation(len(kept.drills))[: self.config.questions if key.endswith("overview") else 1]
+        alone = key.endswith(("closeup", "attempt"))
+        places = rng.permutation(len(kept.drills))[: 1 if alone else self.config.questions]
         return kept, [int(place) for place in places]
 
 

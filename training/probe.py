@@ -11,12 +11,11 @@ import torch
 
 from ..harness.settings import Setting
 from .batches import collate, split
-from .drills import Drill, drills, talk
-from .examples import Example, encode
+from .drills import Drill, drills, exercise
+from .examples import Example
 from .pictures import Album
 from .trainable import Trainable
 
-TALL = 1 << 30
 # How many pictures and how many drills of a kind a look is at.
 LOOKED = 48
 NUMBERS = re.compile(r"[01]\.\d")
@@ -40,8 +39,7 @@ class Probe:
                 for drill in drills(picture, rng):
                     for mark in _marks(f"{name}/{drill.kind}", drill, len({one.name for one in picture.things})):
                         if len(self._sets[mark]) < LOOKED:
-                            made = encode(mark, talk(drill, engine, setting), engine, "tokens", TALL)
-                            self._sets[mark].append(made)
+                            self._sets[mark].append(exercise(mark, drill, engine, setting, "tokens"))
 
     @torch.no_grad()
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
@@ -50,7 +48,7 @@ class Probe:
         return {key: sum(self._right(model, held)) / len(held) for key, held in self._sets.items()}
 
     def _right(self, model: torch.nn.Module, held: Sequence[Example]) -> Iterator[bool]:
-        decode = self.engine.processor.decode  # type: ignore[attr-defined]
+        decode = self.engine.processor.decode
         for group in split([len(example.ids) for example in held], self.micro):
             batch = collate([held[place] for place in group], self.engine.processor, self.engine.pad)
             guessed = model(**batch.inputs, use_cache=False).logits.argmax(-1)
@@ -67,7 +65,7 @@ def _marks(key: str, drill: Drill, things: int) -> list[str]:
         return []
     if drill.kind == "where":
         return [f"{key} of {things}"]
-    return [key if drill.kind == "side" else f"{key} {' '.join(drill.reply.split()[:2])}"]
+    return [key if drill.kind in ("side", "choice", "call") else f"{key} {' '.join(drill.reply.split()[:2])}"]
 
 
 def _near(said: str, want: str) -> bool:

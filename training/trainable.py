@@ -58,6 +58,12 @@ class Preparer(Protocol):
     def tensors(self, text: str, images: Sequence[Image.Image]) -> Mapping[str, torch.Tensor]: ...
 
 
+class Processor(Preparer, Protocol):
+    """A preparer that knows what ids say."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
 class Trainable(Protocol):
     """An engine whose model can be trained.
 
@@ -72,7 +78,7 @@ class Trainable(Protocol):
     pad: int
 
     @property
-    def processor(self) -> Preparer: ...
+    def processor(self) -> Processor: ...
 
     def fit(self, size: Size, budget: Span) -> Size: ...
 

@@ -8,12 +8,14 @@ import re
 import numpy as np
 import pytest
 from prh.harness.evaluate import load_task
+from prh.harness.settings import resolve
 from prh.harness.task import DataOptions
 from prh.harness.types import LETTERS, Box, Size
 from prh.models.tiny import build_tokenizer
 from prh.training import wording
-from prh.training.drills import cells, drills
+from prh.training.drills import cells, drills, exercise
 from prh.training.pictures import Album
+from prh.training.trainable import open_trainable
 
 MINIATURES = ("vstar-mini", "tallyqa-complex-mini", "infographicsvqa-mini", "mvbench-mini")
 BOX = re.compile(r"is at (\[[^]]*\])")
@@ -74,7 +76,7 @@ def test_what_moves_is_what_is_elsewhere_at_last():
 def test_an_answer_is_the_right_one_and_its_letter_that_of_its_choice(pictures):
     for picture, drill in made(pictures):
         boxed = re.search(r"\\boxed\{(.*)\}", drill.reply)
-        if boxed is None or not drill.sample.choices:
+        if boxed is None or not drill.sample.choices or not drill.frames:
             continue
         chosen = drill.sample.choices[LETTERS.index(boxed[1])]
         assert chosen in {asked.answer for asked in picture.asked} | {thing.value for thing in picture.things}
@@ -90,6 +92,50 @@ def test_an_overview_answers_to_relations_after_the_places_of_both(pictures):
     for _, drill in made(pictures):
         if drill.kind == "side" and not drill.clip:
             assert drill.reply.count("is at [") == 2
+
+
+def test_without_a_picture_the_letter_is_that_of_what_is_said_and_the_call_that_of_the_place(pictures):
+    found = {"choice": 0, "call": 0}
+    for _, drill in made(pictures):
+        if drill.kind not in found:
+            continue
+        assert not drill.frames
+        given, learned = drill.reply[: drill.given], drill.reply[drill.given :]
+        found[drill.kind] += 1
+        if drill.kind == "call":
+            call = json.loads(learned.strip().removeprefix("<tool_call>").removesuffix("</tool_call>"))
+            assert call["arguments"]["bbox_2d"] == json.loads(BOX.search(given)[1])
+            continue
+        letter = re.search(r"\\boxed\{(.*)\}", learned)[1]
+        said = drill.sample.choices[LETTERS.index(letter)].rstrip(".").lower()
+        assert said in drill.reply.lower()
+        others = [choice.rstrip(".").lower() for choice in drill.sample.choices]
+        last = drill.reply.split("\n")[0].split(". ")[-1].lower()
+        assert [other for other in others if re.search(rf"\b{re.escape(other)}\b", last)] == [said]
+    assert any(found.values())
+
+
+def test_relations_are_told_from_given_places_without_a_picture(pictures):
+    for picture, drill in made(pictures):
+        if drill.kind == "choice" and drill.reply[: drill.given].count("is at [") == 2:
+            assert "\n" in drill.reply[drill.given :].strip()  # the answer in words and the letter, both learned
+            (asked,) = (one for one in picture.asked if one.question == drill.sample.question)
+            letter = re.search(r"\\boxed\{(.*)\}", drill.reply)[1]
+            assert drill.sample.choices[LETTERS.index(letter)] == asked.answer
+
+
+@pytest.mark.parametrize("how", ["tokens", "turns"])
+def test_what_is_given_of_a_reply_is_not_learned(how):
+    engine, layers = open_trainable("tiny-init", "float32", "eager")
+    setting = resolve([("prh.json", layers)], 0)
+    drawn = list(drills(Album("vstar-mini", 5)(0), random.Random(3)))
+    assert {"choice", "call"} <= {drill.kind for drill in drawn}
+    for drill in drawn:
+        example = exercise("one", drill, engine, setting, how)
+        learned = engine.processor.decode(example.ids[example.weights > 0].tolist())
+        assert learned.startswith(drill.reply[drill.given :])
+        if how == "turns":
+            assert example.weights.sum() == pytest.approx(1)
 
 
 def test_the_same_seed_gives_the_same_exercises():
