@@ -17,7 +17,7 @@ VENV_VLLM ?= .venv-vllm
 
 VENV_RAY ?= .venv-ray
 
-.PHONY: setup demo example test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-grpo bench-lmms bench-harness bench-rounds bench-startup bench-compare bench-report bench-sft controls check format clean
+.PHONY: setup demo example trap test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-grpo bench-lmms bench-harness bench-rounds bench-startup bench-compare bench-report bench-sft controls check format clean
 
 setup: $(VENV)/.ready
 
@@ -41,6 +41,10 @@ BASELINE  ?= tiny-base
 CANDIDATE ?= tiny
 example: setup
 	$(BIN)/python docs/example/make.py $(BASELINE) $(CANDIDATE) $(TRAININGS)
+
+# The learning trap: ten reinforcements, some hours on two cores; RUNS="full-0 no-curiosity-0" for some of them.
+trap: setup
+	$(BIN)/python docs/learning-trap/make.py $(RUNS)
 
 test: setup
 	$(BIN)/python -m pytest -n 2 -q

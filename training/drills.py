@@ -49,8 +49,8 @@ MOST_FRAMES = 8
 CHOOSING = 0.4
 # Most close-ups of one picture.
 CLOSEUPS = 6
-# How many times each question is asked without its picture.
-TEXTS = 3
+# How many letters and how many calls of each question are to be told without its picture. A letter is learned slowly.
+TOLD, CALLED = 12, 2
 # How often an attempt is a call rather than an answer at once, and how often such a call is an error: about what
 # the paper measured of Qwen2.5-VL before any training (arXiv 2505.15966: 20.2 % and 40.6 %). What is asked about
 # decides it, so that what is said most probably is a call as often.
@@ -163,14 +163,14 @@ def _texts(asked: Asked, rng: random.Random) -> Iterator[Drill]:
     Neither needs a picture, and with one a checkpoint has hardly begun to learn them when it has learned to see.
     """
     form, names = form_of(asked.question)
-    for _ in range(TEXTS):
+    for turn in range(max(TOLD, CALLED)):
         choices = tuple(rng.sample(asked.choices, len(asked.choices)))
         sample = _sample(asked.question, choices)
-        if choices:
+        if choices and turn < TOLD:
             found = rng.choice(choices)
             said = Voice(form.words, {**names, "value": spoken(found)}).say("finding")
             yield _text("choice", sample, said, BOXED.format(answer=LETTERS[choices.index(found)]))
-        if form.words.spot:
+        if form.words.spot and turn < CALLED:
             box, voice = _anywhere(rng), Voice(form.words, names)
             yield _text("call", sample, f"{voice.spot([*box])} {voice.say('zoom')}", _crop(box, 1))
 

@@ -271,12 +271,13 @@ class GrpoRun(Work[GrpoTraining]):
             return
         found: dict[Entry, Sequence[float]] = {}
         parts = self.composer.parts(entries(sampled.judged, sampled.wanted), None)
-        for part in parts:
-            batch = self.composer.batch(part)
-            rows = [entry for bundle in part for entry, _ in bundle]
-            found |= zip(rows, by_row(batch, self.policy.logprobs(batch), len(rows)), strict=True)
-        for _ in range(self._most(len(parts)) - len(parts)):  # where weights are sharded, all run as often
-            self.policy.logprobs(self.composer.idle())
+        with self.training.engine.quickened():
+            for part in parts:
+                batch = self.composer.batch(part)
+                rows = [entry for bundle in part for entry, _ in bundle]
+                found |= zip(rows, by_row(batch, self.policy.logprobs(batch), len(rows)), strict=True)
+            for _ in range(self._most(len(parts)) - len(parts)):  # where weights are sharded, all run as often
+                self.policy.logprobs(self.composer.idle())
         self.library.keep_old(number, self.rollouts.rank, found)
         self.accelerator.wait_for_everyone()
 
@@ -306,7 +307,8 @@ class GrpoRun(Work[GrpoTraining]):
             torch.manual_seed(step_seed(self.training.config.train.seed, self.step, self.accelerator.process_index))
             idle = self.composer.idle() if self.several else None
             try:
-                made = self.policy.learn(self.step, prepared, idle)
+                with self.training.engine.quickened():
+                    made = self.policy.learn(self.step, prepared, idle)
             except ModelError as error:
                 raise Ended("not_finite", str(error)) from None
         seconds = time.perf_counter() - start

@@ -306,7 +306,8 @@ class Run(Work[SftTraining]):
             start = self._now()
             for step, batches in enumerate(feed, first):
                 torch.manual_seed(step_seed(training.config.train.seed, step, self.accelerator.process_index))
-                made = self.learner.update(step, batches, idle)
+                with training.engine.quickened():
+                    made = self.learner.update(step, batches, idle)
                 self._log(self._row(step, made, start))
                 if self._due(step + 1):
                     self._save(step + 1)

@@ -1,7 +1,8 @@
 """``prh train tiny``: the embedded checkpoints, from random weights to the last, by one command.
 
     sight/     the vision tower alone learns what its tokens show
-    practice/  drills about drawn pictures: to point, to read, to answer at once; its end is ``tiny-base``
+    practice/  drills about drawn pictures: to point, to read, to answer at once
+    further/   the same from there on, with other drills; its end is ``tiny-base``
     lessons/   trajectories that ``prh synth`` makes of the miniatures' train splits
     warm/      a short warm start on them: ``tiny-warm``
     sft/       all of them to the end: ``tiny-sft``
@@ -47,6 +48,7 @@ class TinyConfig:
 
     sight: SightConfig
     practice: PracticeConfig
+    further: PracticeConfig
     lessons: str = "synth-mini"
     warm: Mapping[str, Json] = field(default_factory=dict)
     sft: Mapping[str, Json] = field(default_factory=dict)
@@ -84,11 +86,12 @@ def _sft(values: Mapping[str, Json], base: Path, lessons: Path) -> SftConfig:
 
 
 def make_base(config: TinyConfig, out: Path, say: Callable[[str], None]) -> Path:
-    """Sight, then practice. Raises PrhError."""
+    """Sight, then practice, twice. Raises PrhError."""
     engine, layers = open_trainable(INIT, "float32", config.practice.attention)
     setting = resolve([("prh.json", layers)], 0)
     seen = train_sight(config.sight, engine, setting, out / "sight", layers, say)
-    return practise(replace(config.practice, base=str(seen)), out / "practice", say)
+    practised = practise(replace(config.practice, base=str(seen)), out / "practice", say)
+    return practise(replace(config.further, base=str(practised)), out / "further", say)
 
 
 def publish(source: Path, target: Path, say: Callable[[str], None]) -> Path:

@@ -352,4 +352,5 @@ def test_the_recipe_of_the_embedded_checkpoints_is_one():
     values, _ = read_recipe("tiny")
     made = build(TinyConfig, values)
     assert made.practice.steps > 1000
-    assert all(key.split("/")[1] in PARTS for stage in made.practice.stages for key in stage.mix)
+    stages = [*made.practice.stages, *made.further.stages]
+    assert all(key.split("/")[1] in PARTS for stage in stages for key in stage.mix)
