@@ -24,7 +24,17 @@ DTYPES = ("float32", "bfloat16")
 LOWEST = {
     **dict.fromkeys(("train.epochs", "train.batch", "train.micro", "data.longest"), 1),
     **dict.fromkeys(
-        ("train.steps", "train.save", "train.keep", "train.seed", "data.cache", "eval.every", "eval.limit"), 0
+        (
+            "train.steps",
+            "train.save",
+            "train.keep",
+            "train.seed",
+            "data.cache",
+            "data.answer",
+            "eval.every",
+            "eval.limit",
+        ),
+        0,
     ),
 }
 
@@ -77,6 +87,8 @@ class DataPart:
         mask: ``flags``: turns are trained as their trajectories say; ``last-two``: as the release does; ``all``: every
             turn, erroneous operations included, for ablations.
         weigh: ``tokens``, ``samples`` or ``turns``; see ``training.examples.weigh``.
+        answer: how many times as much a token of what stands in the last ``\\boxed{}`` counts: among the words of a
+            trajectory a single letter is soon drowned.
         longest: most tokens of a trajectory.
         cache: bytes of encoded trajectories kept between epochs.
     """
@@ -86,6 +98,7 @@ class DataPart:
     without: tuple[str, ...] = ()
     mask: str = "flags"
     weigh: str = "tokens"
+    answer: float = 1.0
     longest: int = 16384
     cache: int = 4 << 30
 

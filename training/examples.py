@@ -30,6 +30,8 @@ Weighing = Literal["tokens", "samples", "turns"]
 WEIGHINGS: tuple[str, ...] = get_args(Weighing)
 Mask = Literal["flags", "last-two", "all"]
 MASKS: tuple[str, ...] = get_args(Mask)
+# What an answer stands behind.
+BOXED = "\\boxed{"
 # How many trajectories are performed at once; each holds its decoded media.
 AT_ONCE = 16
 
@@ -115,12 +117,31 @@ def encode(name: str, conversation: Conversation, engine: Trainable, how: Weighi
     return Example(name, ids, weights, view.positions, inputs=view.inputs)
 
 
+def stress(example: Example, engine: Trainable, factor: float) -> Example:
+    """The same where what its last trained ``\\boxed{}`` holds, to a first brace, counts so many times as much."""
+    trained = np.flatnonzero(example.weights)
+    ids, decode = example.ids[trained].tolist(), engine.processor.decode
+    begin = next((place for place in range(len(ids) - 1, -1, -1) if BOXED in decode(ids[place:])), None)
+    if begin is None:
+        return example
+    start = next(end for end in range(begin + 1, len(ids) + 1) if BOXED in decode(ids[begin:end]))
+    weights = example.weights.copy()
+    for place in range(start, len(ids)):
+        inside, closing, _ = decode([ids[place]]).partition("}")
+        if inside or not closing:
+            weights[trained[place]] *= factor
+        if closing:
+            break
+    return replace(example, weights=weights)
+
+
 @dataclass(frozen=True, slots=True)
 class Performer:
     """Makes examples of lessons for one engine.
 
     Attributes:
         longest: most tokens of an example.
+        answer: how many times as much a token of a boxed answer counts.
     """
 
     engine: Trainable
@@ -128,6 +149,7 @@ class Performer:
     how: Weighing = "tokens"
     mask: Mask = "flags"
     longest: int = 1 << 30
+    answer: float = 1.0
 
     def examples(self, lessons: Sequence[Lesson]) -> list[Example]:
         """The lessons as examples, in order. Raises DataError."""
@@ -145,7 +167,8 @@ class Performer:
         conversation = (await perform(lesson.sample, lesson.script, self.setting, self.engine.fit)).conversation
         if self.mask != "flags":
             train_last(conversation, 2 if self.mask == "last-two" else None)
-        return encode(lesson.name, conversation, self.engine, self.how, self.longest)
+        example = encode(lesson.name, conversation, self.engine, self.how, self.longest)
+        return example if self.answer == 1 else stress(example, self.engine, self.answer)
 
 
 Maker = Callable[[], Example]

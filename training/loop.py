@@ -281,7 +281,7 @@ class Run(Work[SftTraining]):
         training, config = self.training, self.training.config
         how, mask = cast(Weighing, config.data.weigh), cast(Mask, config.data.mask)
         longest = min(config.data.longest, training.engine.context)
-        performer = Performer(training.engine, training.setting, how, mask, longest)
+        performer = Performer(training.engine, training.setting, how, mask, longest, config.data.answer)
         return Feed(
             lesson_cache(training.lessons, performer, config.data.cache),
             training.engine.processor,

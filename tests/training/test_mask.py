@@ -54,6 +54,28 @@ def test_an_ablation_trains_erroneous_operations_too(family):
     assert trained_texts(engine, made)[0] == [WRONG + END, RIGHT + END, ANSWER + END]
 
 
+@pytest.mark.parametrize(
+    ("answer", "stressed"),
+    [
+        ("It is \\boxed{B}", "B"),
+        ("Not \\boxed{A}, but \\boxed{12 dots}.", "12 dots"),
+        ("\\boxed{}", ""),
+        ("Never closed: \\boxed{B", "B" + END),
+        ("No box, no {B}.", ""),
+    ],
+)
+def test_what_is_boxed_at_last_counts_more(answer, stressed, family):
+    _, engine = family
+    one = replace(lesson(0), script=(Said(f"First \\boxed{{A}} in a turn.\n{RIGHT}"), Said(answer)))
+    plain, made = (Performer(engine, setting(), answer=factor).examples([one])[0] for factor in (1.0, 4.0))
+    assert set(np.unique(made.weights)) <= {0, 1, 4}
+    assert ((made.weights > 0) == (plain.weights > 0)).all()
+    text = engine.processor.decode(made.ids[made.weights == 4].tolist())
+    if "\\boxed" not in answer:  # then it is the last box of all that is trained
+        stressed = "A"
+    assert text == stressed
+
+
 def test_last_two_leaves_other_roles_alone(family):
     from prh.tests.models.support import conversation, say
 
