@@ -17,8 +17,9 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from ..harness.ledger import Conversation, MediaItem, Segment, Shown, Text
+from ..harness.ledger import Conversation, MediaItem, Part, Segment, Shown, Text
 from ..harness.media import resize
+from ..harness.operations import Outcome
 from ..harness.protocol import CLOSE, OPEN
 from ..harness.protocols import CROP, SELECT
 from ..harness.settings import Setting
@@ -66,6 +67,7 @@ class Drill:
         clip: whether they are the frames of one clip.
         close: whether they are shown at the size of a crop rather than of an input.
         given: how many characters of the reply are there already, and not learned.
+        call: a turn before the reply that is not learned either, whose result is announced and not shown.
     """
 
     kind: Kind
@@ -75,6 +77,7 @@ class Drill:
     close: bool
     reply: str
     given: int = 0
+    call: str = ""
 
 
 def cells(box: Box, size: Size) -> tuple[int, int, int, int]:
@@ -163,16 +166,20 @@ def _texts(asked: Asked, rng: random.Random) -> Iterator[Drill]:
     Neither needs a picture, and with one a checkpoint has hardly begun to learn them when it has learned to see.
     """
     form, names = form_of(asked.question)
+    voice = Voice(form.words, names)
     for turn in range(max(TOLD, CALLED)):
         choices = tuple(rng.sample(asked.choices, len(asked.choices)))
         sample = _sample(asked.question, choices)
+        spot, box = form.words.spot, _anywhere(rng)
+        looking = f"{voice.spot([*box])} {voice.say('zoom')}" if spot else voice.say("select")
+        call = _crop(box, 1) if spot else _called(SELECT.name, {"target_frames": [*_frames(rng, 4)]})
         if choices and turn < TOLD:
             found = rng.choice(choices)
-            said = Voice(form.words, {**names, "value": spoken(found)}).say("finding")
-            yield _text("choice", sample, said, BOXED.format(answer=LETTERS[choices.index(found)]))
-        if form.words.spot and turn < CALLED:
-            box, voice = _anywhere(rng), Voice(form.words, names)
-            yield _text("call", sample, f"{voice.spot([*box])} {voice.say('zoom')}", _crop(box, 1))
+            said = replace(voice, values={**names, "value": spoken(found)}).say("finding")
+            told = _text("choice", sample, said, BOXED.format(answer=LETTERS[choices.index(found)]))
+            yield replace(told, call=f"{looking}{BREAK}{call}") if turn % 2 and not form.words.places else told
+        if spot and turn < CALLED:
+            yield _text("call", sample, looking, call)
 
 
 def _text(kind: Kind, sample: Sample, said: str, done: str) -> Drill:
@@ -270,7 +277,12 @@ def _clumsy_crop(rng: random.Random, habit: random.Random) -> str:
 def _clumsy_select(rng: random.Random, habit: random.Random) -> str:
     """Frames from anywhere, or more than there may be."""
     count = rng.randint(9, 10) if habit.random() < ERRORS else rng.randint(1, 4)
-    return _called(SELECT.name, {"target_frames": [*sorted(rng.sample(range(1, 17), count))]})
+    return _called(SELECT.name, {"target_frames": [*_frames(rng, count)]})
+
+
+def _frames(rng: random.Random, count: int) -> list[int]:
+    """So many frames from anywhere in a clip."""
+    return sorted(rng.sample(range(1, 17), count))
 
 
 def _tracks(picture: Illustration) -> dict[str, tuple[str, str]]:
@@ -363,8 +375,20 @@ def talk(drill: Drill, engine: Trainable, setting: Setting, reduced: Reduced | N
             _show(conversation, "image", (frame,), span, reduced)
     for role, parts in setting.protocol.opening(drill.sample, conversation):
         conversation.commit(Segment(role, parts))
+    if drill.call:
+        conversation.commit(Segment("assistant", (Text(drill.call),)))
+        conversation.commit(Segment(setting.protocol.observation_role, _announced(setting)))
     conversation.commit(Segment("assistant", (Text(drill.reply),), trained=True))
     return conversation
+
+
+def _announced(setting: Setting) -> tuple[Part, ...]:
+    """What is said of a crop, without the crop."""
+    side = math.isqrt(setting.budget.crop[1])
+    size = Size(side, side)
+    item = MediaItem(2, "image", "", "", size, size, 1, 1, Box(0, 0, *size), 0, ())
+    said = setting.protocol.render_observation(Outcome((), 1, noun="cropped image"), [item], [size], [])
+    return tuple(part for part in said if isinstance(part, Text))
 
 
 def _show(conversation: Conversation, kind: str, frames: tuple[Image.Image, ...], span: Span, reduced: Reduced) -> None:

@@ -40,7 +40,7 @@ from .weights import load_weights
 LOOSE = ("base", "micro", "probe", "save")
 PARTS = ("overview", "closeup", "text", "attempt")
 # What a drill counts, by kind: an overview is asked for many places at once, and for a reading only now and then.
-WORTH = {"closeup": 4, "direct": 4, "side": 2, "choice": 4, "call": 4, "attempt": 4}
+WORTH = {"closeup": 4, "direct": 4, "side": 6, "choice": 4, "call": 4, "attempt": 4}
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,8 +134,11 @@ def test_what_is_given_of_a_reply_is_not_learned(how):
         example = exercise("one", drill, engine, setting, how)
         learned = engine.processor.decode(example.ids[example.weights > 0].tolist())
         assert learned.startswith(drill.reply[drill.given :])
+        given = engine.processor.decode(example.ids[example.weights == 0].tolist())
+        assert drill.call in given
         if how == "turns":
             assert example.weights.sum() == pytest.approx(1)
+    assert any(drill.call for drill in drawn)
 
 
 def test_the_same_seed_gives_the_same_exercises():
