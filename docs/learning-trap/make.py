@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prh.harness.intervals import t_quantile
-from prh.training.config import read_recipe
+from prh.training.config import build, read_recipe
 
 HERE = Path(__file__).parent
 OUT = Path("runs/trap")
@@ -60,10 +60,7 @@ class Arm:
         return str(OUT / "starts" / self.name / "final") if self.without else self.base
 
 
-ARMS = [
-    Arm(**{key: tuple(value) if isinstance(value, list) else value for key, value in arm.items()})
-    for arm in PLAN["arm"]
-]
+ARMS = [build(Arm, arm) for arm in PLAN["arm"]]
 # What reinforcement begins with, as rows of the table too.
 STARTS = [Arm("tiny-warm", "Warm start, no RL", "tiny-warm"), Arm("tiny-base", "Neither", "tiny-base")]
 
@@ -83,7 +80,7 @@ def begin(arm: Arm) -> None:
         return
     prh("synth", "synth-mini", "--out", lessons)
     recipe, _ = read_recipe("tiny")
-    warm: dict[str, Any] = dict(recipe["warm"])
+    warm: dict[str, Any] = {**cast("dict[str, Any]", recipe["warm"])}
     sets = [f"{part}.{key}={json.dumps(value)}" for part, own in warm.items() for key, value in own.items()]
     sets += ["model.base=tiny-base", f"data.lessons={json.dumps([str(lessons.resolve())])}"]
     sets += [f"data.without={json.dumps(arm.without)}", f"train.steps={arm.steps}"]
@@ -155,7 +152,7 @@ def table() -> str:
     for arm in (*ARMS, *STARTS):
         runs = [figures(run["tasks"]) for run in kept(arm)]
         if runs:
-            cells = [shown([run[head] for run in runs if run[head] is not None]) for head in (*tasks, *means)]
+            cells = [shown([value for run in runs if (value := run[head]) is not None]) for head in (*tasks, *means)]
             lines.append(f"| {' | '.join([arm.title, str(len(runs)) if arm.seeds else '-', *cells])} |")
     return "\n".join(lines) + "\n"
 
