@@ -42,7 +42,7 @@ CANDIDATE ?= tiny
 example: setup
 	$(BIN)/python docs/example/make.py $(BASELINE) $(CANDIDATE) $(TRAININGS)
 
-# The learning trap: ten reinforcements, some hours on two cores; RUNS="full-0 no-curiosity-0" for some of them.
+# The learning trap: ten reinforcements, two at a time; RUNS="full-0 no-curiosity-0" for some of them.
 trap: setup
 	$(BIN)/python docs/learning-trap/make.py $(RUNS)
 

@@ -128,7 +128,7 @@ def _series(trainings: Sequence[Training], name: str) -> Series | None:
     points = []
     for number in range(-(-len(steps) // width)):
         own = steps[number * width : (number + 1) * width]
-        points.append((sum(own) / len(own), *_band([values[number] for values in seeds if number in values])))
+        points.append((sum(own) / len(own), *band([values[number] for values in seeds if number in values])))
     label = trainings[0].folder.name + (f" and {len(trainings) - 1} more seeds" if len(trainings) > 1 else "")
     return visible(label, 60), points
 
@@ -142,7 +142,7 @@ def _averages(rows: Sequence[Mapping[str, float]], name: str, place: Mapping[flo
     return {number: sum(values) / len(values) for number, values in found.items()}
 
 
-def _band(values: Sequence[float]) -> tuple[float, float, float]:
+def band(values: Sequence[float]) -> tuple[float, float, float]:
     """The mean over seeds with its 95 % interval by Student's t; of one seed the value alone."""
     centre = sum(values) / len(values)
     if len(values) < 2:

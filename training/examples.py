@@ -21,6 +21,7 @@ from ..harness.ledger import Conversation
 from ..harness.settings import Setting
 from .trainable import Trainable, View
 from .trajectories import Lesson, perform
+from .wording import BOXED
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ WEIGHINGS: tuple[str, ...] = get_args(Weighing)
 Mask = Literal["flags", "last-two", "all"]
 MASKS: tuple[str, ...] = get_args(Mask)
 # What an answer stands behind.
-BOXED = "\\boxed{"
+OPENING = BOXED.format(answer="").removesuffix("}")
 # How many trajectories are performed at once; each holds its decoded media.
 AT_ONCE = 16
 
@@ -121,10 +122,10 @@ def stress(example: Example, engine: Trainable, factor: float) -> Example:
     """The same where what its last trained ``\\boxed{}`` holds, to a first brace, counts so many times as much."""
     trained = np.flatnonzero(example.weights)
     ids, decode = example.ids[trained].tolist(), engine.processor.decode
-    begin = next((place for place in range(len(ids) - 1, -1, -1) if BOXED in decode(ids[place:])), None)
+    begin = next((place for place in range(len(ids) - 1, -1, -1) if OPENING in decode(ids[place:])), None)
     if begin is None:
         return example
-    start = next(end for end in range(begin + 1, len(ids) + 1) if BOXED in decode(ids[begin:end]))
+    start = next(end for end in range(begin + 1, len(ids) + 1) if OPENING in decode(ids[begin:end]))
     weights = example.weights.copy()
     for place in range(start, len(ids)):
         inside, closing, _ = decode([ids[place]]).partition("}")

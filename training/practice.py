@@ -25,8 +25,9 @@ from ..harness.store import write_json
 from ..harness.types import Json
 from . import checkpoints
 from .batches import Batch, Feed, split
-from .drills import Drill, Reduced, drills, exercise
+from .drills import Drill, drills
 from .examples import Cache, Example, Weighing
+from .exercises import Reduced, exercise
 from .learner import FEATURES, Learner, look, new_accelerator
 from .pictures import Album
 from .probe import Probe
@@ -48,7 +49,7 @@ class Stage:
     """A part of a practice.
 
     Attributes:
-        mix: how often overviews, close-ups and attempts of each task are met, as ``{"vstar-mini/overview": 2.0}``.
+        mix: how often overviews, close-ups, texts and attempts of a task are met, as ``{"vstar-mini/overview": 2.0}``.
         batch: pictures a step, overviews and close-ups; 0 for as many as otherwise.
         rate: how many times the rate that the schedule says.
         anew: whether it begins with optimizers that remember nothing of the stages before.

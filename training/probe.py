@@ -11,8 +11,9 @@ import torch
 
 from ..harness.settings import Setting
 from .batches import collate, split
-from .drills import Drill, drills, exercise
+from .drills import Drill, drills
 from .examples import Example
+from .exercises import exercise
 from .pictures import Album
 from .trainable import Trainable
 

@@ -17,7 +17,7 @@ ROLES = {
     "tiny-base": "It sees, reads and answers, and knows how a call is written; it was never taught when to make one, "
     "so it calls seldom and badly.",
     "tiny-warm": "The warm start from which reinforcement learning begins: a short training on trajectories, after "
-    "which it looks closer now and then, and seldom at the right place.",
+    "which it looks closer where an overview does not show the answer, less surely than at the end.",
     "tiny-sft": "Trained on trajectories to the end: it looks closer where an overview does not show the answer.",
 }
 CARD = """\

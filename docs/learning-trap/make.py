@@ -1,7 +1,7 @@
 """Reproduce the learning trap on the synthetic miniatures: ``make trap``, some of it by ``make trap RUNS=full-0``.
 
 Trains what ``plan.toml`` says, two at a time on one thread each, evaluates every end on the test splits, and writes
-beside this file ``runs/ARM-SEED.json`` for each training, and from all that are there ``table.md`` and ``curves.svg``.
+beside this file ``results/ARM-SEED.json`` for each training, and from all of these ``table.md`` and ``curves.svg``.
 Trainings and evaluations lie in ``runs/trap`` and go on where they were interrupted.
 """
 
@@ -15,11 +15,10 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from prh.harness.intervals import t_quantile
+from prh.reports.curves import band, read_training
 from prh.training.config import build, read_recipe
 
 HERE = Path(__file__).parent
@@ -70,7 +69,10 @@ def prh(*words: object) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prh", *map(str, words)]
     with (OUT / "log.txt").open("a", encoding="utf-8") as log:
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)  # noqa: S603 - our own command
+        own = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, check=False, env=own, stdout=log, stderr=log)  # noqa: S603 - our own command
+    if done.returncode:
+        sys.exit(f"`prh {' '.join(map(str, words))}` ended with {done.returncode}; {OUT / 'log.txt'} says why")
 
 
 def begin(arm: Arm) -> None:
@@ -94,11 +96,10 @@ def train(arm: Arm, seed: int) -> None:
     if arm.start != "tiny-warm":
         sets.append(f"model.base={Path(arm.start).resolve() if arm.without else arm.start}")
     prh("train", "grpo", "grpo-tiny", "--out", OUT / name, *(word for one in sets for word in ("--set", one)))
-    rows = [json.loads(line) for line in (OUT / name / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    keep(name, str(OUT / name / "final"), curves(rows))
+    keep(name, str(OUT / name / "final"), curves(read_training(OUT / name).rows))
 
 
-def keep(name: str, model: str, drawn: Mapping[str, Sequence[float]]) -> None:
+def keep(name: str, model: str, drawn: Mapping[str, Sequence[float | None]]) -> None:
     """Evaluate a checkpoint on the test splits and write what is kept of it."""
     tasks = PLAN["tasks"]
     prh("eval", "--model", model, "--task", ",".join(tasks), "--out", OUT / "evals" / name)
@@ -111,17 +112,17 @@ def keep(name: str, model: str, drawn: Mapping[str, Sequence[float]]) -> None:
             **{key: told["metrics"][key] for key in (told["primary"], "rapr", "op_error_rate")},
             "needs_operation": {key: hard[key] for key in (told["primary"], "rapr")},
         }
-    (HERE / "runs").mkdir(exist_ok=True)
+    (HERE / "results").mkdir(exist_ok=True)
     text = json.dumps({"curves": drawn, "tasks": found}, indent=1)
-    (HERE / "runs" / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+    (HERE / "results" / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
-def curves(rows: Sequence[Figures]) -> dict[str, list[float]]:
+def curves(rows: Sequence[Figures]) -> dict[str, list[float | None]]:
     """Figures by step, some steps together."""
     groups = [rows[start : start + WIDE] for start in range(0, len(rows), WIDE)]
-    drawn = {"step": [group[-1]["step"] for group in groups]}
+    drawn: dict[str, list[float | None]] = {"step": [group[-1]["step"] for group in groups]}
     for key in CURVES:
-        values = [[row[key] for row in group if row.get(key) is not None] for group in groups]
+        values = [[row[key] for row in group if key in row] for group in groups]
         drawn[key] = [round(sum(own) / len(own), 4) if own else None for own in values]
     return drawn
 
@@ -129,18 +130,9 @@ def curves(rows: Sequence[Figures]) -> dict[str, list[float]]:
 def kept(arm: Arm) -> Iterator[Figures]:
     """What is kept of the trainings of an arm that were done."""
     for name in [f"{arm.name}-{seed}" for seed in arm.seeds] or [arm.name]:
-        path = HERE / "runs" / f"{name}.json"
+        path = HERE / "results" / f"{name}.json"
         if path.is_file():
             yield json.loads(path.read_text(encoding="utf-8"))
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over seeds and half of its 95 % interval by Student's t; 0 of one seed."""
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, 0.0
-    deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    return mean, t_quantile(len(values) - 1) * deviation / len(values) ** 0.5
 
 
 def table() -> str:
@@ -183,8 +175,8 @@ def shown(values: Sequence[float]) -> str:
     """Per cent, with half of the interval over seeds."""
     if not values:
         return "-"
-    mean, half = spread([100 * value for value in values])
-    return f"{mean:.1f} ± {half:.1f}" if len(values) > 1 else f"{mean:.1f}"
+    mean, low, _ = band([100 * value for value in values])
+    return f"{mean:.1f} ± {mean - low:.1f}" if len(values) > 1 else f"{mean:.1f}"
 
 
 def draw(path: Path) -> None:
@@ -220,12 +212,15 @@ def draw(path: Path) -> None:
 
 def main(*names: str) -> None:
     """Do what is asked for, and write what is known then."""
+    known = [f"{arm.name}-{seed}" for arm in ARMS for seed in arm.seeds] + [arm.name for arm in STARTS]
+    if unknown := set(names) - set(known):
+        sys.exit(f"there is no run {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
     wanted = [(arm, seed) for arm in ARMS for seed in arm.seeds if not names or f"{arm.name}-{seed}" in names]
     for arm in {arm.name: arm for arm, _ in wanted}.values():
         begin(arm)
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(partial(train, arm, seed)) for arm, seed in wanted]
-        jobs += [pool.submit(partial(keep, arm.name, arm.base, {})) for arm in STARTS if not names or arm.name in names]
+        jobs = [pool.submit(train, arm, seed) for arm, seed in wanted]
+        jobs += [pool.submit(keep, arm.name, arm.base, {}) for arm in STARTS if not names or arm.name in names]
         for job in jobs:
             job.result()
     (HERE / "table.md").write_text(table(), encoding="utf-8")

@@ -13,7 +13,8 @@ from prh.harness.task import DataOptions
 from prh.harness.types import LETTERS, Box, Size
 from prh.models.tiny import build_tokenizer
 from prh.training import wording
-from prh.training.drills import cells, drills, exercise
+from prh.training.drills import cells, drills
+from prh.training.exercises import exercise
 from prh.training.pictures import Album
 from prh.training.trainable import open_trainable
 

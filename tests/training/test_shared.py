@@ -7,8 +7,9 @@ import pytest
 import torch
 from prh.harness.settings import resolve
 from prh.training.batches import collate
-from prh.training.drills import drills, talk
+from prh.training.drills import drills
 from prh.training.examples import encode
+from prh.training.exercises import talk
 from prh.training.learner import FEATURES, look, token_losses
 from prh.training.pictures import Album
 from prh.training.shared import collate_shared, shared, width
