@@ -28,7 +28,7 @@ class QueryPart:
         data: folder or file of the task's data, a relative one counted from the configuration's own; empty for its
             default place.
         editions: of a miniature, how many times its number of questions.
-        slices: only questions with one of these labels; all where there are none.
+        slices: only questions of one of these categories or with one of these labels; all where there are none.
         limit: only so many questions; 0 for all.
     """
 

@@ -57,10 +57,11 @@ def _questions(part: QueryPart, config: GrpoConfig, root: Path, defaults: Mappin
     options = DataOptions(root / part.data if part.data else None, "train")
     dataset = registry.guarded(f"task {part.task}", lambda: task.load(options))
     check_samples(dataset.samples, part.task)
-    chosen = [one for one in dataset.samples if not part.slices or set(part.slices) & set(one.slices)]
+    chosen = [one for one in dataset.samples if not part.slices or set(part.slices) & {one.category, *one.slices}]
     chosen = chosen[: part.limit or None]
     if not chosen:
-        raise UsageError(f"data of {part.task}: no question of its train split is in slices {list(part.slices)}")
+        wanted = f"of a category or in a slice of {list(part.slices)}"
+        raise UsageError(f"data of {part.task}: no question of its train split is {wanted}")
     profile = load_profile(config.rollout.profile)
     check_reads(profile, task)
     sampling: dict[str, Json] = {"temperature": config.rollout.temperature, "top_p": 1.0}

@@ -118,6 +118,9 @@ def play(engine, plan):
     async def all_of_them():
         async with asyncio.timeout(120):
             await asyncio.gather(*(converse(engine, n, steps, kept, seeds) for n, steps in enumerate(plan)))
+            # A turn given up at the very end is still at work, and would be recorded with the next play's.
+            while engine._path.scheduler._waiting or batch(engine).rows:
+                await asyncio.sleep(0.0005)
 
     run(all_of_them())
     return kept
