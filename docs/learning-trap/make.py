@@ -60,8 +60,12 @@ class Arm:
 
 
 ARMS = [build(Arm, arm) for arm in PLAN["arm"]]
-# What reinforcement begins with, as rows of the table too.
-STARTS = [Arm("tiny-warm", "Warm start, no RL", "tiny-warm"), Arm("tiny-base", "Neither", "tiny-base")]
+# What reinforcement begins with, and what the same trajectories make alone, as rows of the table too.
+STARTS = [
+    Arm("tiny-sft", "SFT to the end, no RL", "tiny-sft"),
+    Arm("tiny-warm", "Warm start, no RL", "tiny-warm"),
+    Arm("tiny-base", "Neither", "tiny-base"),
+]
 
 
 def prh(*words: object) -> None:

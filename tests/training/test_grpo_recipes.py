@@ -9,7 +9,7 @@ from prh.training.rewards import compose
 from prh.training.train_commands import train_group
 
 # Updates a round, and in all.
-STEPS = {"grpo-paper-7b": (8, 720), "grpo-lora-80gb": (2, 480), "grpo-tiny": (1, 200)}
+STEPS = {"grpo-paper-7b": (8, 720), "grpo-lora-80gb": (2, 480), "grpo-tiny": (1, 300)}
 ABLATIONS = ("reward.curiosity-paper.weight=0", "model.base=tiny-base", "model.base=runs/warm-without/final")
 
 
