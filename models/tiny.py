@@ -39,6 +39,8 @@ ABOUT = {
     "tiny-base": "sees, reads and answers; never taught to look closer",
     "tiny-warm": "a short training on trajectories: where reinforcement begins",
     "tiny-sft": "trained on trajectories to the end",
+    "tiny-rl": "the warm start reinforced, with curiosity",
+    "tiny-rl-no-curiosity": "the warm start reinforced, without curiosity",
     "tiny-init": "the same with random weights",
 }
 SPREAD = 0.08

@@ -6,6 +6,7 @@
     lessons/   trajectories that ``prh synth`` makes of the miniatures' train splits
     warm/      a short warm start on them: ``tiny-warm``
     sft/       all of them to the end: ``tiny-sft``
+    rl/        the warm start reinforced: ``tiny-rl``; beside it ``rl-no-curiosity/``
     evals/     the published checkpoints on the test splits, for their model cards
 
 Each part goes on where it was interrupted, and is left alone where it is done.
@@ -13,6 +14,7 @@ Each part goes on where it was interrupted, and is left alone where it is done.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +26,8 @@ from ..harness.store import read_json, write_json
 from ..harness.types import Json
 from . import checkpoints
 from .config import SftConfig, build, override, read_recipe
+from .grpo import train as reinforce
+from .grpo_config import GrpoConfig
 from .practice import PracticeConfig, practise
 from .recipe import read
 from .sft import train
@@ -44,6 +48,7 @@ class TinyConfig:
     Attributes:
         lessons: the recipe of `prh synth` for their trajectories.
         warm, sft: configurations of `prh train sft`, their base and lessons left out.
+        rl: the recipe of `prh train grpo` that reinforces the warm start; ``arms`` what is set over it, by name.
     """
 
     sight: SightConfig
@@ -52,14 +57,26 @@ class TinyConfig:
     lessons: str = "synth-mini"
     warm: Mapping[str, Json] = field(default_factory=dict)
     sft: Mapping[str, Json] = field(default_factory=dict)
+    rl: str = "grpo-tiny"
+    arms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def make(
-    config: TinyConfig, out: Path, until: str, say: Callable[[str], None], watcher: Callable[[], Watcher] = Watcher
+    config: TinyConfig,
+    out: Path,
+    until: str,
+    say: Callable[[str], None],
+    watchers: tuple[Callable[[], Watcher], Callable[[], Watcher]] = (Watcher, Watcher),
 ) -> Path:
-    """Make the checkpoints up to ``base``, ``warm`` or ``sft``; returns the last one's folder. Raises PrhError.
+    """Make the checkpoints up to ``base``, ``warm``, ``sft`` or ``rl``; returns the last one's folder.
 
     Its weights are in bfloat16, whatever they were trained in.
+
+    Args:
+        watchers: of what learns from trajectories, and of reinforcement.
+
+    Raises:
+        PrhError: a setting does not fit, a folder holds something else, or a part ended early.
     """
     start = time.process_time()
     base = make_base(config, out, say)
@@ -72,10 +89,15 @@ def make(
     synthesise(order, Screen())
     for part, values in (("warm", config.warm), ("sft", config.sft)):
         say(f"{part}: {time.process_time() - start:.0f} CPU seconds so far")
-        final = train(_sft(values, base, lessons), out / part, Path(), watcher)
+        final = train(_sft(values, base, lessons), out / part, Path(), watchers[0])
         made = publish(final, out / f"tiny-{part}", say)
         if part == until:
-            break
+            return made
+    for part, sets in config.arms.items():
+        say(f"{part}: {time.process_time() - start:.0f} CPU seconds so far")
+        recipe, root = read_recipe(config.rl)
+        chosen = build(GrpoConfig, override(recipe, [*sets, f"model.base={json.dumps(str(out / 'tiny-warm'))}"]))
+        made = publish(reinforce(chosen, out / part, root, watchers[1]), out / f"tiny-{part}", say)
     return made
 
 

@@ -19,6 +19,8 @@ ROLES = {
     "tiny-warm": "The warm start from which reinforcement learning begins: a short training on trajectories, after "
     "which it looks closer where an overview does not show the answer, less surely than at the end.",
     "tiny-sft": "Trained on trajectories to the end: it looks closer where an overview does not show the answer.",
+    "tiny-rl": "`tiny-warm` reinforced by the recipe `grpo-tiny`: rewarded for right answers, and for curiosity.",
+    "tiny-rl-no-curiosity": "`tiny-warm` reinforced as `tiny-rl` is, but for right answers alone.",
 }
 CARD = """\
 ---

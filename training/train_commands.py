@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 10.0
 STOPPED = "stopped; the same command goes on after the last checkpoint"
-PARTS = ("base", "warm", "sft")
+PARTS = ("base", "warm", "sft", "rl")
 
 
 @click.group("train")
@@ -99,14 +99,14 @@ def _evaluated(tasks: str | None, every: int | None) -> list[str]:
 @click.option("--until", type=click.Choice(PARTS), default=PARTS[-1], show_default=True, help="Where to stop.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Over the recipe, as practice.seed=1.")
 def tiny_command(out: Path, recipe: str, until: str, sets: tuple[str, ...]) -> None:
-    """Train a tiny checkpoint from nothing: sight, practice, trajectories, warm start, training."""
+    """Train tiny checkpoints from nothing: sight, practice, trajectories, warm start, training, reinforcement."""
     values, _ = read_recipe(recipe)
     os.environ.setdefault(*FEW_SHAPES)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with installed():
         from . import tiny
     with stoppable(STOPPED):
-        made = tiny.make(build(tiny.TinyConfig, override(values, sets)), out, until, click.echo, Screen)
+        made = tiny.make(build(tiny.TinyConfig, override(values, sets)), out, until, click.echo, SCREENS)
     click.echo(f"wrote {made}")
     click.echo(f"next  prh eval --model {made} --task vstar-mini")
 
@@ -191,6 +191,9 @@ class RoundScreen(Screen):
         speed = row["rollout_tokens_per_second"]
         more = f"  {cast(float, speed):.0f} tokens/s" if speed else ""
         return f"{figures}  filtered {row['groups_filtered']}/{row['groups']}{more}"
+
+
+SCREENS = (Screen, RoundScreen)
 
 
 def _shown(value: Json) -> str:
