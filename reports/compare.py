@@ -32,6 +32,8 @@ from .statistics import (
 )
 
 OP_ERROR_RATE = "op_error_rate"
+# Metrics of which less is better.
+LOWER = (OP_ERROR_RATE, "episodes_with_op_error", *COSTS)
 AGGREGATE_RESAMPLES = 400
 SEEDS_FACTOR = (1.96 + 0.84) / 1.96  # half an interval to the effect that is found 8 times in 10
 

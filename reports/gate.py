@@ -14,7 +14,7 @@ from typing import Literal
 
 from ..harness.errors import UsageError
 from ..harness.types import Metric
-from .compare import Comparison, Delta, Result, TaskComparison
+from .compare import LOWER, Comparison, Delta, Result, TaskComparison
 from .limits import GateLimits, Limit, TaskLimits
 from .present import amount, gap, points
 from .runs import Run, resume
@@ -156,14 +156,15 @@ def _errors(side: str, run: Run, most: float) -> Check:
 
 
 def non_inferior(delta: Delta, margin: float) -> Check:
-    """A metric against the baseline's, higher being better."""
+    """A metric against the baseline's: how much lower it is or, of one of ``LOWER``, how much higher."""
     own = delta.difference
     if own.value is None:
         return Check(delta.metric, "incomparable", f"{delta.metric}: no sample that both have has a value of it")
     if own.low is None or own.high is None:
         text = f"{delta.metric}: no interval can be had from {own.n} paired samples in {own.clusters} clusters"
         return Check(delta.metric, "inconclusive", text)
-    state = non_inferiority(own.low, own.high, margin)
+    low, high = (-own.high, -own.low) if delta.metric in LOWER else (own.low, own.high)
+    state = non_inferiority(low, high, margin)
     text = f"{gap(delta)}; margin {points(margin, delta)}"
     if state == "inconclusive":
         text += _advice(delta, margin)

@@ -35,7 +35,7 @@ class Limit:
     Attributes:
         min, max: of its value over the paired samples.
         max_ratio: of its value over the baseline's.
-        margin: how far it may fall, by non-inferiority as for the primary metric.
+        margin: how far it may fall, or rise where less is better, by non-inferiority as for the primary metric.
     """
 
     min: float | None = None

@@ -11,15 +11,13 @@ from ..harness.errors import OPERATION_ERRORS, PrhError
 from ..harness.evaluate import answer_tag, sensitivity
 from ..harness.types import END_STATES, Json, Metric
 from . import charts
-from .compare import Delta, Result
+from .compare import LOWER, OP_ERROR_RATE, Delta, Result
 from .episodes import Table, visible
 from .field import Field, Stand, TaskField
 from .links import link, part_link
 from .wording import DASH, chance, gap, interval, is_rate, name_of, number, several, signed, valued
 
 CARDS = ("rapr", "op_error_rate", "turns", "new_tokens", "seconds")
-# Metrics of which a change for the better is a change downwards.
-LOWER = ("op_error_rate",)
 # Above this many episodes the other profiles are left to `prh score --profile all`, which takes its time.
 READ_AGAIN = 1000
 MOST_LINES = 60
@@ -105,7 +103,7 @@ def _delta_text(metric: str, delta: Delta) -> str:
 def _direction(metric: str, task: TaskField, delta: Delta | None) -> str:
     """``pass`` or ``regression`` where the interval of a quality leaves out 0, else nothing."""
     own = delta.difference if delta else None
-    if own is None or own.low is None or own.high is None or metric not in (task.primary, "accuracy", *LOWER):
+    if own is None or own.low is None or own.high is None or metric not in (task.primary, "accuracy", OP_ERROR_RATE):
         return ""
     if own.low <= 0 <= own.high:
         return ""

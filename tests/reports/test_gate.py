@@ -167,6 +167,12 @@ LIMITS = {
     "seconds = {max = 3600}": ("seconds max", "pass"),
     "rapr = {margin = 0.02}": ("rapr margin", "regression"),
     "error_share = {max = 0.0}": ("candidate error_share", "pass"),
+    "turns = {margin = 0.1}": ("turns margin", "pass"),
+    "operations = {margin = 0.1}": ("operations margin", "pass"),
+    "new_tokens = {margin = 0.1}": ("new_tokens margin", "pass"),
+    "seconds = {margin = 3600}": ("seconds margin", "pass"),
+    "episodes_with_op_error = {margin = 0.02}": ("episodes_with_op_error margin", "pass"),
+    "op_error_rate = {margin = 0.02}": ("op_error_rate margin", "pass"),
 }
 
 
@@ -177,6 +183,14 @@ def test_a_limit_is_kept_or_named(limit: str, check: str, state: str, found: Com
     assert states[check] == state
     assert states["accuracy"] == "pass"
     assert verdict.exit_code == (1 if state == "regression" else 0)
+
+
+@pytest.mark.parametrize("name", ["turns", "operations", "episodes_with_op_error"])
+def test_a_margin_is_broken_by_more_of_what_is_better_less(name: str, runs: Path) -> None:
+    found = compare([str(runs / "new"), str(runs / "old")])
+    verdict = judge(found, read_limits({"gate": {"limits": {name: {"margin": 0.02}}}}))
+    states = {own.name: own.state for own in verdict.tasks[0].checks}
+    assert states[f"{name} margin"] == "regression"
 
 
 def test_a_task_has_limits_of_its_own(runs: Path, tmp_path: Path) -> None:
