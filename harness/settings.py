@@ -36,6 +36,9 @@ CONFIG_KEYS = (
     "engine",
     "executor",
 )
+SECRET = ("key", "token", "secret", "password")
+# Where lmms-eval's clients and the engine ``openai`` look for it.
+SECRET_VARIABLES = {"api_key": "OPENAI_API_KEY"}
 OTHER_TABLES = ("gate",)  # of prh.toml, read by other commands
 T = TypeVar("T", Limits, PixelBudget, Sampling)
 
@@ -84,10 +87,27 @@ def read_config(path: Path | None) -> dict[str, Json]:
 
 
 def check_keys(values: Mapping[str, Json], where: str) -> None:
-    """Refuse settings that do not exist. Raises UsageError."""
+    """Refuse settings that do not exist, and secrets. Raises UsageError."""
+    refuse_secrets(values, where)
     for key in values:
         if key not in CONFIG_KEYS:
             raise UsageError(f"{where}: `{key}` is not a setting; use one of {', '.join(CONFIG_KEYS)}")
+
+
+def refuse_secrets(values: Mapping[str, Json], where: str, prefix: str = "") -> None:
+    """Refuse a value under a name such as ``api_key``, which would be written into runs and reports. Raises UsageError.
+
+    A name that is ``key`` and nothing else is an option of the engine ``lmms`` that holds the name of an argument.
+    """
+    for name, value in values.items():
+        if isinstance(value, dict):
+            refuse_secrets(value, where, f"{prefix}{name}.")
+        elif name != "key" and name.lower().endswith(SECRET) and str(value).lower() not in ("", "true", "false"):
+            variable = SECRET_VARIABLES.get(name.lower(), name.upper())
+            raise UsageError(
+                f"{where}: `{prefix}{name}` looks like a secret, and settings are written into the run; leave it out "
+                f"and set the environment variable {variable}"
+            )
 
 
 def resolve(layers: Sequence[Layer], seed: int) -> Setting:

@@ -23,8 +23,11 @@ from ..harness.engine import Caps, EngineOptions, Finish, Turn, TurnSpec, Usage,
 from ..harness.errors import ModelError, UsageError
 from ..harness.ledger import Conversation, MediaRef, Segment
 from ..harness.media import pixel_digest
+from ..harness.settings import refuse_secrets
 from ..harness.types import Json, Size, Span
 from .checkpoint import CONFIG, fingerprint, holds, resolve_model
+from .openai_errors import Mask
+from .openai_server import read_key
 from .processor import VISION_TOKENS
 
 OWN = ("key", "factor")
@@ -44,13 +47,16 @@ class Waiting:
 class LmmsEngine:
     """Serves turns of one chat model of lmms-eval; turns that wait at the same time are asked for together."""
 
-    def __init__(self, child: Child, digest: str, batch: int, factor: int, notes: Mapping[str, Json]) -> None:
+    def __init__(
+        self, child: Child, digest: str, batch: int, factor: int, notes: Mapping[str, Json], mask: Mask
+    ) -> None:
         self.caps = Caps()
         self.fingerprint = digest
         self._child = child
         self._batch = batch
         self._factor = factor
         self._notes = dict(notes)
+        self._mask = mask
         self._folder = tempfile.TemporaryDirectory(prefix="prh-lmms-")
         self._waiting: list[Waiting] = []
         self._serving: asyncio.Task[None] | None = None
@@ -70,7 +76,7 @@ class LmmsEngine:
             self._serving = asyncio.create_task(self._serve())
         text, tokens, before = await own.result
         if text.startswith(FAILED):
-            raise ModelError(f"the lmms-eval model gave a turn up: {' '.join(text.split())[:300]}")
+            raise ModelError(f"the lmms-eval model gave a turn up: {self._mask.quote(text)}")
         finish: Finish = "length" if tokens is not None and tokens >= spec.max_new_tokens else "stop"
         if any(token in text for token in VISION_TOKENS) or "\ufffd" in text.rstrip("\ufffd"):
             finish = "malformed"
@@ -94,11 +100,11 @@ class LmmsEngine:
             except ModelError as error:
                 for one in chosen:
                     if not one.result.done():
-                        one.result.set_exception(ModelError(str(error)))
+                        one.result.set_exception(ModelError(self._mask.quote(str(error))))
                 continue
             for one, (text, tokens, before) in zip(chosen, found, strict=True):
                 if not one.result.done():
-                    one.result.set_result((text, tokens, before))
+                    one.result.set_result((str(self._mask.value(text)), tokens, before))
 
     def _write(self, conversation: Conversation) -> list[Json]:
         return [self._message(segment, conversation) for segment in conversation.segments]
@@ -163,12 +169,13 @@ class LmmsFactory:
         if not factor.isdigit() or int(factor) < 1:
             raise UsageError(f"option 'factor' of the engine lmms must be a whole number from 1, not {factor!r}")
         args = model_args(model, options.extra)
+        mask = Mask(read_key())
         child = Child(f"lmms-eval's model {self.name}", "lmms_eval", script_beside(__file__, "lmms_worker.py"))
         try:
             about = cast("dict[str, Json]", child.ask(do="open", model=self.name, args=args))
-        except ModelError:
+        except ModelError as error:
             child.close()
-            raise
+            raise ModelError(mask.quote(str(error))) from None
         weights = fingerprint(resolve_model(model)) if holds(Path(model), CONFIG) else model
         digest = json_digest(["lmms", self.name, args.partition(",")[2], weights, about["version"]])
         notes: dict[str, Json] = {
@@ -179,7 +186,7 @@ class LmmsFactory:
         }
         versions: dict[str, Json] = {"lmms_eval": about["version"]}
         return LmmsEngine(
-            child, digest, options.batch, int(factor), {**notes, "dtype": "unknown", "versions": versions}
+            child, digest, options.batch, int(factor), {**notes, "dtype": "unknown", "versions": versions}, mask
         )
 
 
@@ -187,8 +194,9 @@ def model_args(model: str, extra: Mapping[str, str]) -> str:
     """``--model_args``: the checkpoint under the name that the model wants it by, then the engine's other options.
 
     Raises:
-        UsageError: one holds a comma, by which lmms-eval parts them.
+        UsageError: one holds a comma, by which lmms-eval parts them, or is a secret: a run keeps them.
     """
+    refuse_secrets(extra, "the engine lmms")
     chosen = {extra.get("key", "pretrained"): model, **{name: text for name, text in extra.items() if name not in OWN}}
     for name, text in chosen.items():
         if "," in text or "=" in name:
