@@ -191,7 +191,7 @@ def _result(label: str, pairing: Pairing) -> Result:
         table = agreement(values[0].mean(1), values[1].mean(1)) if values else None
         averages = _averages(pairing, primary) if values else None
     others = [_delta(pairing, metric, ids) for metric in (*scores, *RATES) if metric != primary]
-    sums = _summed(pairing, [name for name in COSTS if pairing.values(name, ids[:1])]) if ids else []
+    sums = _summed(pairing, [name for name in COSTS if pairing.values(name, ids)]) if ids else []
     parts = [
         _delta(pairing, metric, own, part) for part, own in pairing.parts().items() for metric in (primary, "rapr")
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -228,6 +228,8 @@ def load(folder: Path, profile: str | None = None) -> Run:
             outcomes[key] = _outcome(record, rows[key], folder)
         else:
             errors[str(record["end"])] += 1
+    if any("cost" in outcome.costs for outcome in outcomes.values()):  # a record leaves out a cost of nothing
+        outcomes = {key: replace(own, costs={"cost": 0.0, **own.costs}) for key, own in outcomes.items()}
     return Run(folder, manifest, task, judge, len(records), errors, outcomes, asked, damaged)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prh.harness.errors import UsageError
 from prh.harness.evaluate import score
 from prh.harness.scoring import read_metric
-from prh.harness.store import read_json, read_manifest, write_json
+from prh.harness.store import encode_line, read_json, read_manifest, read_records, write_json
 from prh.harness.types import Json
 from prh.reports.compare import Comparison, Result, compare, compare_profiles
 from prh.reports.documents import comparison_json
@@ -253,8 +253,6 @@ def test_a_mistake_is_one_line(words: Sequence[str], hint: str, tmp_path: Path) 
 
 
 def test_an_episode_that_was_edited_is_named(tmp_path: Path) -> None:
-    from prh.harness.store import encode_line, read_records
-
     make(tmp_path / "one", [1, 1])
     records = read_records(tmp_path / "one")
     for record in records:
@@ -263,6 +261,27 @@ def test_an_episode_that_was_edited_is_named(tmp_path: Path) -> None:
     (tmp_path / "one" / "records.jsonl").write_bytes(b"".join(map(encode_line, records)))
     done = prh("compare", "one", "one", cwd=tmp_path, code=2)
     assert "record 's0000' cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("free", [(0,), (3, 4), range(40)])
+def test_an_episode_that_cost_nothing_has_a_cost_of_nothing_where_others_have_one(
+    free: Sequence[int], tmp_path: Path
+) -> None:
+    """A record leaves such a cost out; a run in which none costs anything has no prices."""
+    for name in ("old", "new"):
+        make(tmp_path / name, SAME, model=name)
+        priced = range(40) if name == "old" else [n for n in range(40) if n not in free]
+        records = [{k: v for k, v in record.items() if k != "crc"} for record in read_records(tmp_path / name)]
+        for number in priced:
+            records[number]["usage"]["cost"] = 0.5  # type: ignore[index, call-overload]
+        (tmp_path / name / "records.jsonl").write_bytes(b"".join(map(encode_line, records)))
+    delta = only(compare([str(tmp_path / "old"), str(tmp_path / "new")])).delta("cost")
+    if len(free) == 40:
+        assert delta is None
+        return
+    assert delta is not None
+    assert delta.baseline.value == pytest.approx(0.5)
+    assert delta.candidate.value == pytest.approx(0.5 * (40 - len(free)) / 40)
 
 
 def test_a_profile_whose_denominator_is_its_own_is_aggregated_anew(tmp_path: Path) -> None:
@@ -280,8 +299,6 @@ def test_a_profile_whose_denominator_is_its_own_is_aggregated_anew(tmp_path: Pat
 
 def _say_plainly(run: Path) -> None:
     """Replies without their box; empty ones are empty. Gold is A."""
-    from prh.harness.store import encode_line, read_records
-
     records = read_records(run)
     for record in records:
         record.pop("crc", None)
@@ -395,8 +412,6 @@ def test_a_limit_can_be_on_a_metric_beside_the_primary_one(tmp_path: Path) -> No
 
 
 def test_a_split_without_answers_passes_no_gate(tmp_path: Path) -> None:
-    from prh.harness.store import encode_line, read_records
-
     for name in ("old", "new"):
         make(tmp_path / name, [1] * 400, task="infographicsvqa-mini", model=name)
         records = [{**record, "gold": []} for record in read_records(tmp_path / name)]
