@@ -117,7 +117,7 @@ def _figure(task: TaskField) -> str:
 
 def heading(field: Field) -> Table:
     """Title, heading and lead of the page."""
-    labels = [visible(label, 120) for label in field.labels]
+    labels = field.labels
     names = ", ".join(task.name for task in field.tasks)
     counts = _counts(field.tasks)
     protocols = dict.fromkeys(

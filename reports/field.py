@@ -11,9 +11,11 @@ from ..harness.intervals import mean
 from ..harness.task import Row
 from ..harness.types import Metric
 from .compare import Comparison, Result, compare_entrants
+from .episodes import visible
 from .runs import Entrant, Outcome, Run, load_all
 
 MOST = 24
+LONGEST_LABEL = 120
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Field:
     """Everything that a page is about, training curves aside.
 
     Attributes:
-        labels: of the entrants, the baseline first.
+        labels: of the entrants, the baseline first, as a page may show them.
         comparison: None where there is one entrant.
     """
 
@@ -111,13 +113,14 @@ def field_of(columns: Sequence[Entrant], profile: str | None, allow: Sequence[st
     """Read and compare the entrants, the baseline first. Raises PrhError."""
     if len(columns) > MOST:
         raise UsageError(f"{len(columns)} checkpoints are more than a page can show; name at most {MOST}")
-    labels = tuple(entrant.label for entrant in columns)
+    labels = tuple(visible(entrant.label, LONGEST_LABEL) for entrant in columns)
     if len(columns) == 1:
         return Field(labels, _alone(columns[0], profile), None)
     comparison = compare_entrants(columns, profile, allow)
+    places = {entrant.label: place for place, entrant in enumerate(columns)}
     tasks = []
     for number, found in enumerate(comparison.tasks):
-        results = {labels.index(result.label): result for result in found.results}
+        results = {places[result.label]: result for result in found.results}
         baseline = Stand(0, found.results[0].pairing.baseline)
         stands = {0: baseline, **{place: Stand(place, result.pairing.candidate) for place, result in results.items()}}
         tasks.append(TaskField(number, found.task, found.primary, found.profile, stands, results))

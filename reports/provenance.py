@@ -19,7 +19,7 @@ def manifests(field: Field) -> list[Table]:
     return [
         {
             "number": stand.number,
-            "title": f"{visible(field.labels[stand.number], 120)}, {task.name}",
+            "title": f"{field.labels[stand.number]}, {task.name}",
             "rows": _rows(run),
         }
         for task in field.tasks

@@ -77,7 +77,7 @@ def _evaluations(shown: Field, packed: Packed, album: Album, options: Options) -
     return {
         **heading(shown),
         "entrants": [
-            {"number": number, "label": visible(label, 120), "role": role}
+            {"number": number, "label": label, "role": role}
             for number, (label, role) in enumerate(zip(shown.labels, roles, strict=True))
         ],
         "verdict": banner(shown, options.limits),

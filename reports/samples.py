@@ -111,7 +111,7 @@ class Gatherer:
             whole += [_sample_json(own[name], len(self.field.labels)) for name in sorted(own)]
             rows += [_static(task, name, own[name], len(self.field.labels)) for name in sorted(own)]
         index: Table = {
-            "entrants": [{"label": visible(label, 120)} for label in self.field.labels],
+            "entrants": [{"label": label} for label in self.field.labels],
             "ends": list(END_STATES),
             "faults": list(OPERATION_ERRORS),
             "chunk": CHUNK,

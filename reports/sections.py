@@ -71,8 +71,8 @@ def differences(field: Field, margin: float) -> Table | None:
             rows.append(_difference_row(delta, name))
     if not lines:
         return None
-    who = "Each candidate" if len(field.labels) > 2 else visible(field.labels[1], 120)
-    note = f"{who} minus {visible(field.labels[0], 120)}, in percentage points of the primary metric, paired over the "
+    who = "Each candidate" if len(field.labels) > 2 else field.labels[1]
+    note = f"{who} minus {field.labels[0]}, in percentage points of the primary metric, paired over the "
     more = len(lines) - MOST_LINES
     return {
         "svg": charts.forest(lines[:MOST_LINES], margin, "Differences in percentage points with 95 % intervals"),

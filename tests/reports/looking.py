@@ -210,4 +210,5 @@ def hostile(folder: Path) -> tuple[Path, Path]:
         "s2": (long,),
         "v0": (pick(*evil), pick(10**9, -5, 3), answer("B", long)),
     }
-    return Look(made, says, evil[0]).at(folder / "before"), Look(made, {}, evil[1]).at(folder / "after")
+    names = [f"{name}{evil[3]}" for name in evil[:2]]
+    return Look(made, says, names[0]).at(folder / "before"), Look(made, {}, names[1]).at(folder / "after")

@@ -24,7 +24,7 @@ from prh.reports.curves import read_training, views
 from prh.reports.episodes import visible
 from prh.reports.report import Options, report
 from prh.reports.reproduce import quote
-from prh.tests.reports.looking import AFTER, BEFORE, FAILS, TARGET, Look, answer, four, samples, two
+from prh.tests.reports.looking import AFTER, BEFORE, FAILS, TARGET, Look, answer, four, hostile, samples, two
 from prh.tests.reports.unpack import parts as unpacked
 from prh.tests.reports.unpack import pictures, sample
 
@@ -301,6 +301,21 @@ def test_an_episode_that_was_run_again_counts_once(runs: tuple[Path, Path], tmp_
     assert len(twice["episodes"][0]) == len(once["episodes"][0]) == 1
 
 
+def test_hidden_characters_of_a_models_name_are_shown_wherever_it_stands(tmp_path: Path) -> None:
+    """With repeats, a matrix and published figures, each of which says whose it is."""
+    made = samples(tmp_path / "data", 2, 0)
+    names = [f"{name}{HIDDEN}" for name in ("base", "tuned")]
+    runs = [Look(made, BEFORE, name, "vstar", repeats=2).at(tmp_path / name[:4]) for name in names]
+    for words in (runs, [*runs, Look(made, AFTER, f"third{HIDDEN}", "vstar").at(tmp_path / "third")]):
+        page = report([str(run) for run in words], Options())
+        assert not set(HIDDEN) & set(page)
+        text = " ".join(Tags(page).text)
+        shown = visible(names[1])
+        for words_around in (f"{shown} against base", f"{shown}: avg@2"):
+            assert words_around in text
+        assert re.search(rf'<tr class="own"><th scope="row">{re.escape(shown)}</th>', page)
+
+
 def test_hidden_characters_and_long_texts_are_shown_and_bounded(tmp_path: Path) -> None:
     made = samples(tmp_path / "data", 2, 0)
     says = {"s0": (answer("A", "x" * 1_000_000),), "s1": (f"{HIDDEN} <script>alert(1)</script> \\boxed{{B}}",)}
@@ -314,6 +329,12 @@ def test_hidden_characters_and_long_texts_are_shown_and_bounded(tmp_path: Path) 
     assert "\\u202e" in shown
     assert "<script>alert(1)</script>" in shown  # in the compressed data, which a page shows as text
     assert "<script>alert(1)" not in page
+
+
+def test_no_hidden_character_of_a_hostile_run_is_in_the_page(tmp_path: Path) -> None:
+    page = report([str(run) for run in hostile(tmp_path)], Options(images="none"))
+    assert not {"\u202e", "\u2028"} & set(page)
+    assert not {"\u202e", "\u2028"} & set(json.dumps(unpacked(page), ensure_ascii=False))
 
 
 @given(st.text(), st.integers(0, 60))
