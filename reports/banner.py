@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 from ..harness.types import Json
-from .compare import Comparison
 from .episodes import Table, visible
 from .field import Field, TaskField
-from .gate import GRAVITY, State, TaskVerdict, Verdict, judge
+from .gate import GRAVITY, State, TaskVerdict, Verdict, check_limits, lacking, unjudged, verdict_on
 from .limits import GateLimits
 from .wording import MINUS, name_of, several, valued
 
@@ -35,7 +33,11 @@ def banner(field: Field, limits: GateLimits) -> Table:
     """The verdict: the gravest of every candidate's, a row for each task; for one run its figures."""
     if field.comparison is None:
         return _alone(field)
-    verdicts = [judge(_only(field.comparison, label), limits) for label in field.comparison.candidates]
+    comparison = field.comparison
+    check_limits(comparison, limits)
+    shared = {result.label for task in comparison.tasks for result in task.results}
+    verdicts = [verdict_on(label, comparison, limits) for label in comparison.candidates if label in shared]
+    apart = [line for label in comparison.candidates if label not in shared for line in lacking(label, comparison)]
     worst = max(verdicts, key=lambda verdict: GRAVITY.index(verdict.state))
     rows = [_row(verdict, task, len(verdicts) > 1) for verdict in verdicts for task in verdict.tasks]
     broken = [
@@ -51,7 +53,8 @@ def banner(field: Field, limits: GateLimits) -> Table:
         if check.state != "pass" and check.text != task.sentence
     ]
     sentence = worst.sentence if len(verdicts) == 1 else f"{worst.candidate}: {worst.sentence}"
-    notes = [*dict.fromkeys(note for verdict in verdicts for note in verdict.notes), _rule(limits)]
+    told = [*(note for verdict in verdicts for note in verdict.notes), *map(unjudged, apart)]
+    notes = [*dict.fromkeys(told), _rule(limits)]
     return {
         "state": worst.state,
         "word": WORDS[worst.state],
@@ -59,18 +62,6 @@ def banner(field: Field, limits: GateLimits) -> Table:
         "note": visible(" ".join(note if note.endswith(".") else f"{note}." for note in notes), 1500),
         "rows": cast(Json, [*(rows if len(rows) > 1 else []), *broken]),
     }
-
-
-def _only(comparison: Comparison, label: str) -> Comparison:
-    """The comparison of one candidate."""
-    tasks = []
-    for task in comparison.tasks:
-        own = tuple(result for result in task.results if result.label == label)
-        tasks += [replace(task, results=own)] if own else []
-    missing = tuple(
-        line for line in comparison.missing if line.startswith((f"{label} has ", f"{comparison.baseline} has "))
-    )
-    return replace(comparison, candidates=(label,), tasks=tuple(tasks), missing=missing)
 
 
 def _row(verdict: Verdict, task: TaskVerdict, named: bool) -> Table:

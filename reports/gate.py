@@ -14,7 +14,7 @@ from typing import Literal
 
 from ..harness.errors import UsageError
 from ..harness.types import Metric
-from .compare import LOWER, Comparison, Delta, Result, TaskComparison
+from .compare import LOWER, Comparison, Delta, Result
 from .limits import GateLimits, Limit, TaskLimits
 from .present import amount, gap, points
 from .runs import Run, resume
@@ -115,20 +115,38 @@ def judge(comparison: Comparison, limits: GateLimits) -> Verdict:
     """
     if len(comparison.candidates) != 1:
         raise UsageError(f"a gate has one candidate, not {len(comparison.candidates)}; name its run folder")
-    candidate = comparison.candidates[0]
-    judged = {task.task: _judged(task, limits.of(task.task)) for task in comparison.tasks}
-    _check_limits(comparison, limits)
-    lacking = [line for line in comparison.missing if line.startswith(f"{candidate} has no run of ")]
-    tasks = list(judged.values())
-    for line in lacking:
-        check = Check("comparable", "incomparable", f"{line}, which the baseline has; evaluate it")
-        tasks.append(TaskVerdict(line.rpartition(" ")[2], (check,), check.text))
-    notes = tuple(f"{line}: not judged" for line in comparison.missing if line not in lacking)
-    return Verdict(comparison.baseline, candidate, tuple(tasks), notes, limits.strict)
+    check_limits(comparison, limits)
+    return verdict_on(comparison.candidates[0], comparison, limits)
 
 
-def _judged(task: TaskComparison, limits: TaskLimits) -> TaskVerdict:
-    result = task.results[0]
+def verdict_on(candidate: str, comparison: Comparison, limits: GateLimits) -> Verdict:
+    """The verdict on one of the candidates of a comparison, which has a task in common with the baseline."""
+    tasks = [
+        _judged(task.task, result, limits.of(task.task))
+        for task in comparison.tasks
+        for result in task.results
+        if result.label == candidate
+    ]
+    unknown = lacking(comparison.baseline, comparison)
+    for line, name in lacking(candidate, comparison).items():
+        if name not in unknown.values():
+            check = Check("comparable", "incomparable", f"{line}, which the baseline has; evaluate it")
+            tasks.append(TaskVerdict(name, (check,), check.text))
+    return Verdict(comparison.baseline, candidate, tuple(tasks), tuple(map(unjudged, unknown)), limits.strict)
+
+
+def lacking(label: str, comparison: Comparison) -> dict[str, str]:
+    """The tasks that an entrant has no run of, each under the line that says so."""
+    start = f"{label} has no run of "
+    return {line: line.removeprefix(start) for line in comparison.missing if line.startswith(start)}
+
+
+def unjudged(line: str) -> str:
+    """A note on a run that is missing and on which no verdict waits."""
+    return f"{line}: not judged"
+
+
+def _judged(name: str, result: Result, limits: TaskLimits) -> TaskVerdict:
     pairing = result.pairing
     errors = [_errors("baseline", run, limits.max_error_share) for run in pairing.baseline]
     errors += [_errors("candidate", run, limits.max_error_share) for run in pairing.candidate]
@@ -139,12 +157,12 @@ def _judged(task: TaskComparison, limits: TaskLimits) -> TaskVerdict:
     checks += errors
     if not blocking and pairing.ids:
         checks.append(non_inferior(result.primary, limits.margin))
-        for name, limit in limits.limits.items():
-            checks += _limited(result, name, limit)
+        for metric, limit in limits.limits.items():
+            checks += _limited(result, metric, limit)
     state = gravest(check.state for check in checks)
     primary = next((check for check in checks if check.name == result.primary.metric), checks[0])
     decisive = primary if primary.state == state else next(check for check in checks if check.state == state)
-    return TaskVerdict(task.task, tuple(checks), decisive.text)
+    return TaskVerdict(name, tuple(checks), decisive.text)
 
 
 def _errors(side: str, run: Run, most: float) -> Check:
@@ -223,9 +241,12 @@ def _ratio(delta: Delta, value: float | None, base: float | None, most: float) -
     return Check(name, "regression" if broken else "pass", f"{text}; at most {most:g} times as much")
 
 
-def _check_limits(comparison: Comparison, limits: GateLimits) -> None:
-    """Refuse limits on what is not there: a misspelt metric must not pass for one that holds."""
-    known = {t.task: [ERROR_SHARE, *(d.metric for d in t.results[0].deltas)] for t in comparison.tasks}
+def check_limits(comparison: Comparison, limits: GateLimits) -> None:
+    """Refuse limits on what no candidate has: a misspelt metric must not pass for one that holds. Raises UsageError."""
+    known = {
+        task.task: list(dict.fromkeys([ERROR_SHARE, *(d.metric for r in task.results for d in r.deltas)]))
+        for task in comparison.tasks
+    }
     for task, own in limits.tasks.items():
         for name in sorted(own.named):
             if task in known and name not in known[task]:

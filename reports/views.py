@@ -15,6 +15,7 @@ from .compare import LOWER, OP_ERROR_RATE, Delta, Result
 from .episodes import Table, visible
 from .field import Field, Stand, TaskField
 from .links import link, part_link
+from .statistics import Repeats
 from .wording import DASH, chance, gap, interval, is_rate, name_of, number, several, signed, valued
 
 CARDS = ("rapr", "op_error_rate", "turns", "new_tokens", "seconds")
@@ -191,14 +192,15 @@ def _faults(field: Field, task: TaskField) -> Table:
     rows = [
         {
             "kind": kind.replace("_", " "),
-            "link": link(task, error=kind),
+            "link": _row_link(field, task, error=kind),
             "cells": [
                 {
                     "count": counts[place][kind],
                     "width": max(1, round(BAR * counts[place][kind] / most)) if counts[place][kind] else 0,
+                    "link": _count_link(field, task, place, error=kind) if counts[place][kind] else "",
                 }
                 if place in counts
-                else {"count": DASH, "width": 0}
+                else {"count": DASH, "width": 0, "link": ""}
                 for place in range(len(field.labels))
             ],
         }
@@ -218,11 +220,28 @@ def _ends(field: Field, task: TaskField) -> list[Table]:
     return [
         {
             "end": end.replace("_", " "),
-            "link": link(task, end=end),
-            "counts": [f"{counts[place][end]:,}" if place in counts else DASH for place in numbers],
+            "link": _row_link(field, task, end=end),
+            "cells": [
+                {
+                    "count": f"{counts[place][end]:,}",
+                    "link": _count_link(field, task, place, end=end) if counts[place][end] else "",
+                }
+                if place in counts
+                else {"count": DASH, "link": ""}
+                for place in numbers
+            ],
         }
         for end in ends
     ]
+
+
+def _row_link(field: Field, task: TaskField, **wanted: str) -> str:
+    """Of a row of counts, where there is one list of samples to lead to: of more candidates each count has its own."""
+    return link(task, **wanted) if len(field.labels) <= 2 else ""
+
+
+def _count_link(field: Field, task: TaskField, place: int, **wanted: str) -> str:
+    return link(task, place, **wanted) if len(field.labels) > 2 else ""
 
 
 def _operations(field: Field, task: TaskField, operations: Operations) -> Table:
@@ -335,17 +354,17 @@ def _part_value(task: TaskField, stand: Stand, place: int, metric: str, part: st
 
 
 def _repeats(field: Field, task: TaskField) -> str:
-    """One line on avg@k where samples were run more than once."""
-    for result in task.results.values():
+    """One line on avg@k where samples were run more than once; the baseline's over what the first candidate shares."""
+    sides: dict[int, Repeats] = {}
+    for place, result in task.results.items():
         if result.repeats and any(side.within is not None for side in result.repeats):
-            texts = [
-                f"{field.labels[place]}: avg@{side.k:g} {valued(task.primary, side.mean)}"
-                + (
-                    f", variance within a sample {side.within:.3f}, between samples {side.between:.3f}"
-                    if side.within is not None and side.between is not None
-                    else ""
-                )
-                for place, side in zip((0, 1), result.repeats, strict=True)
-            ]
-            return "; ".join(texts) + "."
-    return ""
+            sides = {0: result.repeats[0], **sides, place: result.repeats[1]}
+    texts = [f"{field.labels[place]}: {_averaged(task.primary, side)}" for place, side in sides.items()]
+    return f"{'; '.join(texts)}." if texts else ""
+
+
+def _averaged(metric: str, side: Repeats) -> str:
+    text = f"avg@{side.k:g} {valued(metric, side.mean)}"
+    if side.within is None or side.between is None:
+        return text
+    return f"{text}, variance within a sample {side.within:.3f}, between samples {side.between:.3f}"

@@ -22,9 +22,11 @@ from prh.reports.baselines import published
 from prh.reports.charts import Line, Point, curves, forest, parts
 from prh.reports.curves import read_training, views
 from prh.reports.episodes import visible
+from prh.reports.limits import read_limits
 from prh.reports.report import Options, report
 from prh.reports.reproduce import quote
 from prh.tests.reports.looking import AFTER, BEFORE, FAILS, TARGET, Look, answer, four, hostile, samples, two
+from prh.tests.reports.runs import make
 from prh.tests.reports.unpack import parts as unpacked
 from prh.tests.reports.unpack import pictures, sample
 
@@ -231,6 +233,54 @@ def test_more_runs_are_a_baseline_and_deltas(runs: tuple[Path, Path], tmp_path: 
     assert all(len(row[5]) == 3 and len(row[6]) == 3 for row in index["tasks"][0]["samples"])
     assert "2 checkpoints" in page
     assert "third against base" in page
+
+
+def test_each_runs_average_over_repeats_is_told_of_that_run(tmp_path: Path) -> None:
+    made = samples(tmp_path / "data", 4, 0)
+    wrong = {f"s{n}": (answer("B"),) for n in range(4)}
+    half = {"s0": wrong["s0"], "s1": wrong["s1"]}
+    says = {"base": {}, "half": half, "none": wrong}
+    runs = [Look(made, own, name, repeats=2).at(tmp_path / name) for name, own in says.items()]
+    text = " ".join(Tags(report([str(run) for run in runs], Options())).text)
+    found = re.findall(r"(base|half|none): avg@2 ([\d.]+)", text)
+    assert found == [("base", "100.0"), ("half", "50.0"), ("none", "0.0")]
+
+
+def test_a_count_of_a_candidate_leads_to_the_list_of_that_candidate(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    third = Look(samples(tmp_path / "data"), BEFORE, "third").at(tmp_path / "third")
+    two_runs = report([str(run) for run in runs], Options())
+    more = report([*map(str, runs), str(third)], Options())
+    for wanted in ("error=empty_box", "end=engine_error"):
+        pattern = rf'<a href="#task=vstar-mini(\S*)&amp;{wanted}">([^<]*)</a>'
+        linked = [re.findall(pattern, page) for page in (two_runs, more)]
+        assert linked[0] == [("", wanted.partition("=")[2].replace("_", " "))]
+        assert linked[1] == [("", "1"), ("&amp;vs=2", "1")]  # of the baseline and of the third; tuned has none
+
+
+def test_a_checkpoint_that_shares_no_task_is_noted_and_the_others_are_judged(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    limits = read_limits({"gate": {"max_error_share": 1.0, "limits": {"rapr": {"min": 0.0}}}})
+    other = Look(samples(tmp_path / "data"), {}, "other", "mvbench-mini").at(tmp_path / "other")
+    page = report([*map(str, runs), str(other)], Options(limits=limits))
+    text = " ".join(Tags(page).text)
+    verdict = report([str(run) for run in runs], Options(limits=limits))
+    assert re.search(r'<div class="verdict \w+">', page)[0] == re.search(r'<div class="verdict \w+">', verdict)[0]  # type: ignore[index]
+    assert "other has no run of vstar-mini: not judged." in text
+    assert "base has no run of mvbench-mini: not judged." in text
+    missing = read_limits({"gate": {"limits": {"rappr": {"min": 0.0}}}})
+    with pytest.raises(UsageError, match="no task has it"):
+        report([*map(str, runs), str(other)], Options(limits=missing))
+
+
+def test_a_limit_on_a_metric_of_a_task_that_one_candidate_lacks_is_no_mistake(tmp_path: Path) -> None:
+    for model in ("base", "tuned", "third"):
+        make(tmp_path / model / "vstar", [1] * 9, model=model)
+        if model != "third":
+            make(tmp_path / model / "infographics", [1] * 9, model=model, task="infographicsvqa-mini")
+    limits = read_limits({"gate": {"limits": {"anls": {"min": 1.0}}}})
+    page = report([str(tmp_path / model) for model in ("base", "tuned", "third")], Options(limits=limits))
+    assert "third has no run of infographicsvqa-mini, which the baseline has" in page
 
 
 def test_repeats_are_all_there(tmp_path: Path) -> None:
