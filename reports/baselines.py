@@ -6,19 +6,22 @@ those of its source. The value is the task's primary metric in percent.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from typing import cast
 
-from ..harness.types import Json
-from .episodes import Table
+from ..harness import registry
+from ..harness.types import Json, finite
+from .episodes import Table, visible
 from .field import Field, TaskField
 from .wording import name_of, valued
 
 MINIATURE = "-mini"
+LONGEST = 300
 NOTE = (
     "In percent of the primary metric ({primaries}). Published figures of one and the same checkpoint differ by up to "
     "20 points, because prompts, pixels and the reading of answers differ; each row says how it was measured, as far "
@@ -55,6 +58,26 @@ def rows() -> list[dict[str, Json]]:
     return [cast("dict[str, Json]", asdict(row)) for row in published()]
 
 
+def every_row() -> list[Published]:
+    """The figures of every package, ours among them; a list that cannot be read is left out whole."""
+    found: list[Published] = []
+    for plugin in registry.load_all("baselines")[0].values():
+        with contextlib.suppress(Exception, SystemExit):  # a stranger's list may fail in any way
+            found += [_read(row) for row in cast("Callable[[], Iterable[Mapping[str, Json]]]", plugin)()]
+    return found
+
+
+def _read(row: Mapping[str, Json]) -> Published:
+    """A stranger's row. Raises KeyError, and ValueError where its value is no number."""
+    value = finite(row["value"])
+    if value is None:
+        raise ValueError(row)
+    task, system, measured, source = (
+        visible(str(row[name]), LONGEST) for name in ("task", "system", "measured", "source")
+    )
+    return Published(task, system, value, measured, source)
+
+
 def benchmark_of(task: TaskField) -> str:
     """The benchmark whose published figures stand beside a task: itself, or what a miniature is one of."""
     return task.name.removesuffix(MINIATURE) if task.synthetic else task.name
@@ -66,7 +89,7 @@ def published_table(field: Field) -> Table | None:
     A figure on a miniature is no figure on the benchmark and has no row.
     """
     names = list(dict.fromkeys(benchmark_of(task) for task in field.tasks))
-    rows = [row for row in published() if row.task in names]
+    rows = [row for row in every_row() if row.task in names]
     if not rows:
         return None
     columns = [name for name in names if any(row.task == name for row in rows)]

@@ -25,6 +25,7 @@ from prh.reports.episodes import visible
 from prh.reports.limits import read_limits
 from prh.reports.report import Options, report
 from prh.reports.reproduce import quote
+from prh.tests.harness.test_plugins import install
 from prh.tests.reports.looking import AFTER, BEFORE, FAILS, TARGET, Look, answer, four, hostile, samples, two
 from prh.tests.reports.runs import make
 from prh.tests.reports.unpack import parts as unpacked
@@ -474,6 +475,22 @@ def test_published_figures_are_listed_with_their_sources(tmp_path: Path) -> None
     }
     assert all(row["measured"] and row["source"] and 0 < row["value"] <= 100 for row in listed)
     assert len({(row.task, row.system, row.measured, row.source) for row in published()}) == len(published())
+
+
+def test_figures_of_other_packages_stand_on_the_page_and_broken_ones_do_not(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    row = {"task": "vstar", "system": "Theirs\u202e", "value": 91.25, "measured": "by them", "source": "a paper"}
+    install(tmp_path, "theirs", {"prh.baselines": {"good": "theirs:good", "bad": "theirs:bad", "no": "theirs:no"}})
+    code = (
+        f"def good():\n    return [{row!r}]\ndef bad():\n    return [{row | {'value': 'high', 'system': 'Broken'}!r}]\n"
+    )
+    (tmp_path / "theirs.py").write_text(f"{code}def no():\n    raise SystemExit(3)\n", encoding="utf-8")
+    prh("report", *runs, "-o", "r.html", "--images", "none", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert re.search(r"Theirs\\u202e</th><td class=\"end\">91\.2</td><td>by them</td><td>a paper</td>", page)
+    assert "Pixel-Reasoner-7B" in page
+    assert "Broken" not in page
 
 
 def test_a_thumbnail_is_no_larger_than_its_side_and_keeps_its_shape(tmp_path: Path) -> None:
