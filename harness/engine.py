@@ -100,7 +100,8 @@ class Engine(Protocol):
         """What a manifest should say of it: name, dtype, device, versions, and what it has done so far.
 
         ``notice`` is a line that its user should read before a run; ``work`` counts what it has done: ``new_tokens``,
-        ``occupancy`` and ``cache_share`` from 0 to 1, and ``seconds`` by what they were spent on.
+        ``occupancy`` and ``cache_share`` from 0 to 1, and ``seconds`` by what they were spent on. Numbers that grow in
+        a run are counts, which a manifest adds up over its sessions; others stand under ``settings`` or do not change.
         """
         ...
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from . import registry
+from .counts import add_seconds, add_up
 from .engine import Engine, EngineFactory
 from .errors import UsageError
 from .manifest import check_same, check_samples, dataset_fingerprint, environment
@@ -50,6 +51,7 @@ class Plan:
 
     Attributes:
         spent: seconds beside the engine, by what they were spent on, while it runs; see ``run_all``.
+        start: what the engine said of itself when the run was begun or gone on with.
     """
 
     request: Request
@@ -63,6 +65,7 @@ class Plan:
     max_error_share: float
     warnings: Sequence[str]
     spent: dict[str, float] = field(default_factory=dict)
+    start: dict[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,7 @@ def run(plan: Plan, watcher: Watcher | None = None) -> Result:
             watcher.damaged(store.damaged)
         watcher.opened(plan, len(jobs))
         number = asyncio.run(run_jobs(plan, jobs, store, watcher.finished)) if jobs else 0
-        return finish(plan, store, number)
+        return finish(plan, store, number, ran=bool(jobs))
 
 
 def check_folder(folder: Path) -> None:
@@ -225,6 +228,7 @@ def check_folder(folder: Path) -> None:
 def begin(plan: Plan, store: RunStore) -> list[Job]:
     """Begin or go on with a run; returns what is missing. Raises UsageError where it was begun differently."""
     folder = plan.request.out
+    plan.start.update(plan.engine.describe())
     if is_run(folder):
         check_same(cast("Mapping[str, Json]", read_manifest(folder)["identity"]), plan.identity, folder)
     else:
@@ -233,15 +237,16 @@ def begin(plan: Plan, store: RunStore) -> list[Job]:
     return pending(plan.samples, plan.request.repeats, store)
 
 
-def finish(plan: Plan, store: RunStore, number: int, writers: Sequence[Json] = ()) -> Result:
+def finish(plan: Plan, store: RunStore, number: int, writers: Sequence[Json] = (), *, ran: bool) -> Result:
     """Note how a run ended and score what it holds.
 
     Args:
         number: of the signal that ended it early, else 0.
         writers: what the engine of each writer counted, where there were several.
+        ran: whether anything was missing; where nothing was, what was counted stays as it is.
     """
     folder = plan.request.out
-    _note_end(folder, plan, done=not number, writers=writers)
+    note_end(folder, plan, done=not number, writers=writers, ran=ran)
     metrics = score(folder, plan.task, plan.profile, plan.setting.protocol.answer_tag)
     errors = sum(cast("Mapping[str, int]", metrics["errors"]).values())
     records = int(cast(int, metrics["n"])) + errors
@@ -322,15 +327,21 @@ def manifest(plan: Plan) -> dict[str, Json]:
     }
 
 
-def _note_end(folder: Path, plan: Plan, *, done: bool, writers: Sequence[Json]) -> None:
-    """Note in the manifest when the run ended and what the engine counted."""
+def note_end(folder: Path, plan: Plan, *, done: bool, writers: Sequence[Json], ran: bool) -> None:
+    """Note in the manifest when the run ended, and add what was counted to what earlier sessions counted."""
     value = read_manifest(folder)
-    value["finished"] = time.time() if done else None
     value["expected"] = max(int(cast(int, value["expected"])), len(plan.samples) * plan.request.repeats)
-    value["engine"] = cast(Json, dict(plan.engine.describe()))
-    if writers:
-        value["writers"] = list(writers)
-    value["seconds"] = {name: round(seconds, 3) for name, seconds in plan.spent.items()}
+    if ran or not value["finished"]:
+        value["finished"] = time.time() if done else None
+    if ran:
+        total = cast("dict[str, Json]", value["engine"])
+        # The first writer last: of what is no count, the newest is kept.
+        for own in reversed(cast("Sequence[Mapping[str, Json]]", writers) or [plan.engine.describe()]):
+            total = add_up(total, plan.start, own)
+        value["engine"] = total
+        value["seconds"] = add_seconds(value.get("seconds"), plan.spent)
+        if writers:
+            value["writers"] = [*cast("list[Json]", value.get("writers", [])), *writers]
     write_json(folder / MANIFEST, value)
 
 

@@ -48,10 +48,10 @@ def _lead(plan: Plan, group: Group, watcher: Watcher) -> Result:
         own = set(share(keys, 0, group.size))
         number = run_share(plan, jobs, 0, group.size, watcher.finished)
         if number:
-            return finish(plan, store, number)
+            return finish(plan, store, number, ran=True)
         writers = group.gather(cast(Json, dict(plan.engine.describe())))
         absorb_shards(store, lambda record: None if key_of(record) in own else watcher.finished(record))
-        return finish(plan, store, 0, writers)
+        return finish(plan, store, 0, writers, ran=bool(jobs))
 
 
 def _follow(plan: Plan, group: Group) -> Result:

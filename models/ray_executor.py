@@ -189,11 +189,12 @@ class Team:
         jobs = begin(made, store)
         watcher.opened(made, len(jobs))
         writers: list[Json] = []
+        ran = bool(jobs)
         for attempt in range(ROUNDS):
             try:
                 found, lost = self._round(jobs)
             except KeyboardInterrupt:
-                return finish(made, store, INTERRUPTED)
+                return finish(made, store, INTERRUPTED, ran=ran)
             writers += found
             take(store, watcher.finished)
             jobs = pending(made.samples, made.request.repeats, store) if lost else []
@@ -201,7 +202,7 @@ class Team:
                 break
             if attempt + 1 < ROUNDS:
                 self._actors = [self._make.remote(self._request) for _ in range(min(lost, len(jobs)))]
-        return finish(made, store, 0, writers)
+        return finish(made, store, 0, writers, ran=ran)
 
     def _round(self, jobs: Sequence[Job]) -> tuple[list[Json], int]:
         """What each worker counted, and how many were lost."""

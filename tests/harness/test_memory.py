@@ -59,11 +59,11 @@ def peaks(tmp_path, monkeypatch):
     def measure(count, turns, run=evaluate.run, *, begun=False):
         found = []
 
-        def watched(*given):
+        def watched(*given, **more):
             gc.collect()
             found.append(tracemalloc.get_traced_memory()[0])
             tracemalloc.reset_peak()
-            return finish(*given)
+            return finish(*given, **more)
 
         folder = tmp_path / f"{run.__name__}-{count}-{turns}-{begun}"
         if begun:
