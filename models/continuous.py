@@ -32,7 +32,7 @@ class Continuous(Worker[Work]):
 
     Attributes:
         batch: the rows that run.
-        near_ties: greedy steps whose two best logits were closer than ``sampling.NEAR_TIE``.
+        near_ties: tokens that rounding could have made others, as ``sampling.Draw`` counts them.
     """
 
     def __init__(self, batch: Batch, words: Vocabulary) -> None:

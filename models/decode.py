@@ -136,7 +136,7 @@ class Decoder:
     """Runs batches of turns on a model.
 
     Attributes:
-        near_ties: greedy steps whose two best logits were closer than ``sampling.NEAR_TIE``.
+        near_ties: tokens that rounding could have made others, as ``sampling.Draw`` counts them.
     """
 
     def __init__(self, module: PreTrainedModel, words: Vocabulary, device: torch.device) -> None:

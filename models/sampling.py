@@ -14,11 +14,28 @@ NEAR_TIE = 1e-4
 
 
 class Draw(NamedTuple):
-    """One step's tokens, their log-probabilities, and how many greedy rows were within ``NEAR_TIE`` of a tie."""
+    """One step's tokens, their log-probabilities, and how many of them rounding could have made others.
+
+    A greedy one is within ``NEAR_TIE`` where the two best logits are. A sampled one is where the number that found it
+    is that close to an end of its token's share, or would be with other tokens kept by a top-p that is as close to it.
+    """
 
     tokens: list[int]
     logprobs: list[float]
     near_ties: int
+
+
+class Law(NamedTuple):
+    """What rows are drawn from.
+
+    Attributes:
+        logprobs: rows x vocabulary.
+        doubt: the share of the tokens, a number for each row, of which top-p would keep more or fewer if
+            probabilities or logits were ``NEAR_TIE`` apart from what they are; 0 without top-p.
+    """
+
+    logprobs: torch.Tensor
+    doubt: torch.Tensor
 
 
 def draw(logits: torch.Tensor, specs: Sequence[TurnSpec], generators: Sequence[torch.Generator]) -> Draw:
@@ -49,24 +66,25 @@ def draw(logits: torch.Tensor, specs: Sequence[TurnSpec], generators: Sequence[t
     best, ids = allowed.topk(2, dim=-1)
     tokens = ids[:, 0]
     logprobs = scores.gather(-1, ids[:, :1])[:, 0] - scores.logsumexp(-1)
+    margins = best[:, 0] - best[:, 1]
     hot = [spec.temperature > 0 for spec in specs]
     if any(hot):
         uniform = [float(torch.rand((), generator=own, dtype=torch.float64)) for own in generators]
         temperature = torch.tensor([spec.temperature or 1.0 for spec in specs], dtype=wide, device=logits.device)
         top_p = torch.tensor([spec.top_p for spec in specs], dtype=wide, device=logits.device)
         law = distribution(allowed, temperature, top_p)
-        drawn = locate(law, torch.tensor(uniform, dtype=wide, device=logits.device))
+        drawn, room = locate(law.logprobs, torch.tensor(uniform, dtype=wide, device=logits.device))
         sampled = torch.tensor(hot, device=logits.device)
         tokens = torch.where(sampled, drawn, tokens)
-        logprobs = torch.where(sampled, law.gather(-1, drawn[:, None])[:, 0], logprobs)
+        logprobs = torch.where(sampled, law.logprobs.gather(-1, drawn[:, None])[:, 0], logprobs)
+        margins = torch.where(sampled, room - law.doubt, margins)
     # One list, so that the device is waited for once; ids are whole numbers far below what a float holds exactly.
-    numbers, shares, gaps = torch.stack([tokens.to(wide), logprobs, best[:, 0] - best[:, 1]]).tolist()
-    ties = sum(gap < NEAR_TIE and not sampled for gap, sampled in zip(gaps, hot, strict=True))
-    return Draw([int(number) for number in numbers], shares, ties)
+    numbers, shares, gaps = torch.stack([tokens.to(wide), logprobs, margins]).tolist()
+    return Draw([int(number) for number in numbers], shares, sum(gap < NEAR_TIE for gap in gaps))
 
 
-def distribution(scores: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities, rows x vocabulary, after temperature and top-p.
+def distribution(scores: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor) -> Law:
+    """The distribution after temperature and top-p.
 
     Of the tokens in order of probability, top-p keeps those before which less than ``top_p`` has been spent,
     the first always among them.
@@ -74,22 +92,42 @@ def distribution(scores: torch.Tensor, temperature: torch.Tensor, top_p: torch.T
     import torch
 
     law = (scores / temperature[:, None]).log_softmax(-1)
+    doubt = torch.zeros_like(temperature)
     if bool((top_p < 1).any()):
         ordered, order = law.sort(dim=-1, descending=True, stable=True)
         share = ordered.exp()
-        dropped = (share.cumsum(-1) - share >= top_p[:, None]) & (top_p[:, None] < 1)
+        beyond = share.cumsum(-1) - share - top_p[:, None]
+        dropped = (beyond >= 0) & (top_p[:, None] < 1)
         dropped[:, 0] = False
+        doubt = torch.where(top_p < 1, _doubt(ordered, share, beyond, dropped) / top_p, doubt)
         dropped = torch.zeros_like(dropped).scatter(-1, order, dropped)
         law = law.masked_fill(dropped, float("-inf")).log_softmax(-1)
-    return law
+    return Law(law, doubt)
 
 
-def locate(law: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """The token at which each row's cumulative distribution passes a number from [0, 1)."""
+def _doubt(ordered: torch.Tensor, share: torch.Tensor, beyond: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
+    """The share of the tokens near enough to top-p's cut to be on its other side, or to change places across it."""
+    near = beyond.abs() < NEAR_TIE
+    near[:, 0] = False
+    last = (~dropped).sum(-1, keepdim=True) - 1
+    first = (last + 1).clamp(max=ordered.shape[-1] - 1)
+    tied = ordered.gather(-1, last) - ordered.gather(-1, first) < NEAR_TIE
+    swapped = (share.gather(-1, last) * (tied & (first > last)))[:, 0]
+    return (share * near).sum(-1) + swapped
+
+
+def locate(law: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token at which each row's cumulative distribution passes a number from [0, 1), and how far from either end.
+
+    The distance is to the nearer end of the token's own share of the distribution.
+    """
     import torch
 
     reached = law.exp().cumsum(-1)
     total = reached[:, -1:].contiguous()
     last = torch.searchsorted(reached, total)
-    found = torch.searchsorted(reached, uniform[:, None] * total, right=True)
-    return torch.minimum(found, last)[:, 0]
+    wanted = uniform[:, None] * total
+    found = torch.minimum(torch.searchsorted(reached, wanted, right=True), last)
+    high = reached.gather(-1, found)
+    low = high - law.gather(-1, found).exp()
+    return found[:, 0], torch.minimum(wanted - low, high - wanted)[:, 0]

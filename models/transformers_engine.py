@@ -92,7 +92,7 @@ class TransformersEngine:
 
     @property
     def near_ties(self) -> int:
-        """Greedy steps so far at which rounding could have chosen another token."""
+        """Steps so far at which rounding could have chosen another token, greedy and sampled ones."""
         return self._path.near_ties
 
     def fit(self, size: Size, budget: Span) -> Size:

@@ -139,6 +139,41 @@ def recorded_logits(monkeypatch):
         yield seen
 
 
+def redraw(logits: torch.Tensor, spec: TurnSpec, margin: float) -> list[tuple[int, bool]]:
+    """What a turn draws from these logits, positions x vocabulary, and whether each was within a margin of another.
+
+    Greedy: of its two best logits. Sampled: of its number and an end of its token's share, for any top-p as near.
+    """
+    scores = logits.double().numpy().copy()
+    scores[:, list(spec.banned_ids)] = -np.inf
+    if not spec.temperature:
+        best = np.sort(scores, 1)
+        return list(zip(scores.argmax(1).tolist(), (best[:, -1] - best[:, -2] < margin).tolist(), strict=True))
+    generator = torch.Generator().manual_seed(spec.seed)
+    numbers = [float(torch.rand((), generator=generator, dtype=torch.float64)) for _ in scores]
+    return [_sampled(row / spec.temperature, spec.top_p, u, margin) for row, u in zip(scores, numbers, strict=True)]
+
+
+def _sampled(scores: np.ndarray, top_p: float, number: float, margin: float) -> tuple[int, bool]:
+    share = np.exp(scores - scores.max())
+    share /= share.sum()
+    order = np.argsort(-share, kind="stable")
+    before = np.cumsum(share[order]) - share[order]
+
+    def pick(limit: float) -> tuple[int, bool]:
+        count = len(order) if top_p == 1 else max(1, int((before < limit).sum()))
+        kept = np.zeros_like(share)
+        kept[order[:count]] = share[order[:count]] / share[order[:count]].sum()
+        ends = np.cumsum(kept)
+        token = int(np.flatnonzero(ends > number)[0])
+        tied = count < len(order) and scores[order[count - 1]] - scores[order[count]] < margin
+        return token, bool(tied or min(ends[token] - number, number - ends[token] + kept[token]) < margin)
+
+    token, near = pick(top_p)
+    others = [pick(top_p - margin), pick(top_p + margin)]
+    return token, near or any(other != (token, False) for other in others)
+
+
 # -- from scratch: one conversation, no batch, no cache, the model's own positions ----------------------------
 
 

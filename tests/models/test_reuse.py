@@ -1,6 +1,7 @@
 """Nothing that is kept is ever wrong: any mix gives what each conversation gives from scratch, and costs no more."""
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 
@@ -23,6 +24,7 @@ from prh.tests.models.support import (
     noise,
     prompt_ids,
     recorded_logits,
+    redraw,
     reply,
     run,
     say,
@@ -33,19 +35,24 @@ from prh.tests.models.support import (
 
 MARGIN = 1e-4
 TEXTS = st.sampled_from(["What?", "\nHere is the cropped image (Image Size: 28x28):", "é ✓ 日本", "</tool_call>", "4"])
+LAWS = st.sampled_from(((0.0, 1.0), (0.0, 1.0), (1.2, 1.0), (0.8, 0.9)))
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3))
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One turn: what is shown before it, how it is drawn, when it comes, and whether it is given up halfway."""
+    """One turn: what is shown before it, how it is drawn, when it comes, and what goes wrong with it.
+
+    A cancelled one is given up halfway and ends its conversation; a spoiled one cannot be prepared at first.
+    """
 
     shapes: list
     text: str
     tokens: int
-    temperature: float
+    law: tuple[float, float]
     delay: int
     cancelled: bool
+    spoiled: bool
 
 
 @st.composite
@@ -58,19 +65,25 @@ def plans(draw):
             shapes = draw(st.lists(SHAPES, min_size=int(not turn), max_size=min(left, 2)))
             left -= len(shapes)
             cancelled = turn > 0 and draw(st.integers(0, 9)) == 0
-            tokens, temperature = draw(st.integers(1, 8)), draw(st.sampled_from((0.0, 0.0, 1.2)))
-            steps.append(Step(shapes, draw(TEXTS), tokens, temperature, draw(st.integers(0, 6)), cancelled))
+            tokens, law, spoiled = draw(st.integers(1, 8)), draw(LAWS), draw(st.integers(0, 9)) == 0
+            steps.append(Step(shapes, draw(TEXTS), tokens, law, draw(st.integers(0, 6)), cancelled, spoiled))
         found.append(steps)
     return found
 
 
 class Upset:
-    """Makes rows leave in the middle of a turn and what is kept disappear, at random steps."""
+    """Makes rows leave in the middle of a turn, what is kept disappear and forwards fail, at random steps.
 
-    def __init__(self, engine, monkeypatch, seed, share):
-        self.rng, self.share, self.engine = random.Random(seed), share, engine
+    Attributes:
+        failed: forwards that were made to fail.
+        alone: those of them that ran one row, whose turn cannot be saved.
+    """
+
+    def __init__(self, engine, monkeypatch, seed, share, faults=0.0):
+        self.rng, self.share, self.faults, self.engine = random.Random(seed), share, faults, engine
+        self.failed = self.alone = 0
         own = batch(engine)
-        real = own.make_room
+        real, forward = own.make_room, own.model.forward
 
         def make_room():
             left = []
@@ -84,11 +97,38 @@ class Upset:
                 own.gallery.clear()
             return [*left, *real()]
 
+        def fail_at_times(stream, slots):
+            fails, late = self.rng.random() < self.faults, self.rng.random() < 0.5
+            logits = forward(stream, slots) if late or not fails else None
+            if fails:
+                self.failed += 1
+                self.alone += len(stream.tokens) + len(stream.pieces) == 1
+                raise RuntimeError(self.rng.choice(("out of memory", "no such kernel")))
+            return logits
+
         monkeypatch.setattr(own, "make_room", make_room)
+        monkeypatch.setattr(own.model, "forward", fail_at_times)
 
 
-async def converse(engine, number, steps, kept, seeds):
-    """One conversation, turn by turn, beside the others."""
+@contextlib.contextmanager
+def unprepared(engine, monkeypatch):
+    """Conversations added to this set fail to be prepared, half of them once they have been read as far as they go."""
+    spoiled, real = set(), engine._path.view
+
+    def view(talk):
+        if talk.key not in spoiled:
+            return real(talk)
+        if talk.turns % 2:
+            real(talk)
+        raise ModelError("spoiled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._path, "view", view)
+        yield spoiled
+
+
+async def converse(engine, number, steps, kept, seeds, spoiled, lost):
+    """One conversation, turn by turn, beside the others; a turn that fails is asked for again, with another seed."""
     cell = engine.processor.factor
     talk = conversation(f"c{number}#0")
     say(talk, "system", "Be brief.")
@@ -97,7 +137,12 @@ async def converse(engine, number, steps, kept, seeds):
             await asyncio.sleep(0.0005)
         images = [noise((w * cell, h * cell), 10 * w + h + 100 * which) for w, h, which in step.shapes]
         say(talk, "user", *images, step.text)
-        spec = TurnSpec(step.tokens, step.temperature, seed=next(seeds), banned_ids=endless(engine))
+        spec = TurnSpec(step.tokens, *step.law, seed=next(seeds), banned_ids=endless(engine))
+        if step.spoiled:
+            spoiled.add(talk.key)
+            with pytest.raises(ModelError, match="spoiled"):
+                await engine.turn(talk, spec)
+            spoiled.remove(talk.key)
         if step.cancelled:
             task = asyncio.create_task(engine.turn(talk, spec))
             await asyncio.sleep(0.002)
@@ -106,18 +151,26 @@ async def converse(engine, number, steps, kept, seeds):
             break
         before = conversation(talk.key)
         before.segments, before.items, before.shown = list(talk.segments), list(talk.items), list(talk.shown)
-        made = await engine.turn(talk, spec)
+        made = None
+        while made is None:
+            try:
+                made = await engine.turn(talk, spec)
+            except ModelError as error:
+                lost.append(str(error))
+                spec = dataclasses.replace(spec, seed=next(seeds))
         kept.append((before, spec, made))
         reply(talk, made)
     await engine.release(talk)
 
 
-def play(engine, plan):
+def play(engine, plan, spoiled=(), lost=()):
+    """The turns that were made, each with its conversation as it was before it; ``lost`` gets why others failed."""
     kept, seeds = [], iter(range(1, 1 << 20))
 
     async def all_of_them():
         async with asyncio.timeout(120):
-            await asyncio.gather(*(converse(engine, n, steps, kept, seeds) for n, steps in enumerate(plan)))
+            talks = (converse(engine, n, steps, kept, seeds, spoiled, lost) for n, steps in enumerate(plan))
+            await asyncio.gather(*talks)
             # A turn given up at the very end is still at work, and would be recorded with the next play's.
             while engine._path.scheduler._waiting or batch(engine).rows:
                 await asyncio.sleep(0.0005)
@@ -127,40 +180,51 @@ def play(engine, plan):
 
 
 def compare(folder, engine, kept, seen):
-    """Every token against one forward over everything, none of it kept; returns how many were within the margin."""
-    near = 0
+    """Every token against one forward over everything, none of it kept.
+
+    Returns how many there were, how many came out otherwise, and how many were within the margin and within half of it:
+    those the engine must have counted, whose logits are not quite these.
+    """
+    steps = others = near = nearer = 0
     for talk, spec, made in kept:
         prompt = prompt_ids(folder, talk, engine.processor.factor)
         assert made.usage.prompt_tokens == len(prompt)
         assert len(made.ids) == len(seen[spec.seed]) == spec.max_new_tokens
         whole = full_logits(folder, talk, prompt + list(made.ids))[len(prompt) - 1 : -1]
         assert (torch.stack(seen[spec.seed]) - whole).abs().max() < 1e-4
-        if spec.temperature:
-            continue
-        whole = whole.clone()
-        whole[:, list(spec.banned_ids)] = float("-inf")
-        best = whole.topk(2)
-        for token, values, ids in zip(made.ids, best.values.tolist(), best.indices.tolist(), strict=True):
-            close = values[0] - values[1] < MARGIN
-            near += close
-            assert token == ids[0] or close
-    return near
+        for token, (drawn, close) in zip(made.ids, redraw(whole, spec, MARGIN), strict=True):
+            steps, others, near = steps + 1, others + (token != drawn), near + close
+            assert token == drawn or close
+        nearer += sum(close for _, close in redraw(whole, spec, MARGIN / 2))
+    return steps, others, near, nearer
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(plan=plans(), seed=st.integers(0, 999), share=st.sampled_from((0.0, 0.0, 0.1, 0.4)))
-def test_any_mix_gives_what_each_conversation_gives_from_scratch(family, monkeypatch, plan, seed, share):
+@given(
+    plan=plans(),
+    seed=st.integers(0, 999),
+    share=st.sampled_from((0.0, 0.0, 0.1, 0.4)),
+    faults=st.sampled_from((0.0, 0.0, 0.1)),
+)
+def test_any_mix_gives_what_each_conversation_gives_from_scratch(family, monkeypatch, plan, seed, share, faults):
     folder, engine = family
-    before, restarted = work(engine), engine._path.trails.restarted
-    with recorded_logits(monkeypatch) as seen, monkeypatch.context() as patch:
-        Upset(engine, patch, seed, share)
-        kept = play(engine, plan)
-        near = compare(folder, engine, kept, seen)
-    assert near <= len(kept)
+    before, restarted, ties, lost = work(engine), engine._path.trails.restarted, engine.near_ties, []
+    limit = batch(engine).limit
+    with recorded_logits(monkeypatch) as seen, unprepared(engine, monkeypatch) as spoiled, monkeypatch.context() as p:
+        upset = Upset(engine, p, seed, share, faults)
+        kept = play(engine, plan, spoiled, lost)
+    batch(engine).limit = limit
+    steps, others, near, nearer = compare(folder, engine, kept, seen)
+    assert others <= 1 + steps // 50
+    assert near <= 5 + steps // 3, "the margin must not excuse everything"
+    assert nearer <= engine.near_ties - ties
+    assert len(lost) <= upset.alone
+    assert all("out of memory" in why or "no such kernel" in why for why in lost)
     counted = since(engine, before)
     assert engine._path.trails.restarted == restarted
-    assert counted["prompt_tokens"] == counted["cached_tokens"] + counted["prefilled_tokens"] or share or _gave_up(plan)
-    if not share:
+    upsetting = share or upset.failed or _gave_up(plan)
+    assert counted["prompt_tokens"] == counted["cached_tokens"] + counted["prefilled_tokens"] or upsetting
+    if not share and not upset.failed:
         assert counted["refilled_tokens"] == counted["paused"] == 0
 
 
@@ -195,7 +259,7 @@ def test_turns_that_must_leave_in_their_middle_go_on_as_if_they_had_not(family, 
 @given(plan=plans())
 def test_what_is_read_and_seen_is_no_more_than_what_is_new(family, plan):
     _, engine = family
-    plan = [[dataclasses.replace(step, cancelled=False) for step in steps] for steps in plan]
+    plan = [[dataclasses.replace(step, cancelled=False, spoiled=False) for step in steps] for steps in plan]
     forget(engine)
     before, known = work(engine), set(engine._path.gallery._known)
     kept = play(engine, plan)

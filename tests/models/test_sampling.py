@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 from prh.harness.engine import TurnSpec
-from prh.models.sampling import distribution, draw, locate
+from prh.models.sampling import NEAR_TIE, distribution, draw, locate
 
 
 def law(scores, temperature=1.0, top_p=1.0):
     found = distribution(
         torch.tensor([scores], dtype=torch.float64), torch.tensor([temperature]), torch.tensor([top_p])
     )
-    return found.exp()[0].tolist()
+    return found.logprobs.exp()[0].tolist()
 
 
 def generators(*seeds):
@@ -40,8 +40,17 @@ def test_of_equal_tokens_top_p_keeps_the_first():
 
 def test_a_uniform_number_finds_its_token_and_never_one_without_probability():
     rows = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]], dtype=torch.float64).log()
-    for uniform, token in ((0.0, 1), (0.2499, 1), (0.25, 3), (0.999, 3), (1.0, 3)):
-        assert locate(rows, torch.tensor([uniform], dtype=torch.float64)).tolist() == [token]
+    for uniform, token, room in (
+        (0.0, 1, 0),
+        (0.2499, 1, 1e-4),
+        (0.25, 3, 0),
+        (0.6, 3, 0.35),
+        (0.999, 3, 1e-3),
+        (1.0, 3, 0),
+    ):
+        found, distance = locate(rows, torch.tensor([uniform], dtype=torch.float64))
+        assert found.tolist() == [token]
+        assert distance.tolist() == pytest.approx([room])
 
 
 def test_frequencies_follow_the_distribution():
@@ -76,6 +85,47 @@ def test_bans_leave_the_rest_normalised_and_greedy_log_probabilities_raw():
     assert greedy.logprobs == pytest.approx([1.0 - math.log(math.exp(5) + math.exp(1) + 1)])
 
 
-def test_near_ties_count_greedy_rows_alone():
-    logits = torch.tensor([[1.0, 1.00005, 0.0], [1.0, 1.5, 0.0], [1.0, 1.00005, 0.0]])
-    assert draw(logits, [TurnSpec(1), TurnSpec(1), TurnSpec(1, 1.0)], generators(0, 0, 0)).near_ties == 1
+def test_near_ties_of_greedy_rows_are_of_their_best_logits():
+    logits = torch.tensor([[1.0, 1.00005, 0.0], [1.0, 1.5, 0.0], [9.0, 1.0, 1.00005]])
+    specs = [TurnSpec(1), TurnSpec(1), TurnSpec(1, banned_ids=(0,))]
+    assert [draw(logits[i : i + 1], specs[i : i + 1], generators(0)).near_ties for i in range(3)] == [1, 0, 1]
+    assert draw(logits, specs, generators(0, 0, 0)).near_ties == 2
+
+
+@pytest.mark.parametrize(
+    ("share", "top_p", "near"),
+    [
+        ((0.3, 0.3, 0.4), 1.0, 0),
+        ((0.0, 5e-5, -5e-5), 1.0, 1),
+        ((0.0, -5e-5, 5e-5), 1.0, 1),
+        ((0.0, 2e-4, -2e-4), 1.0, 0),
+        ((0.6, 0.3, 0.1), 0.7, 0),
+        ((0.6, 0.3, 0.1), 0.60005, 1),
+        ((0.6, 0.3, 0.1), 0.59995, 1),
+        ((0.4, 0.3, 0.3), 0.5, 1),
+    ],
+)
+def test_near_ties_of_sampled_rows_are_of_the_ends_of_shares_and_of_what_top_p_keeps(share, top_p, near):
+    number = float(torch.rand((), generator=generators(3)[0], dtype=torch.float64))
+    assert 0.001 < number < 0.5
+    if not share[0]:
+        share = (0.0, number + share[1], 1 - number + share[2])
+    logits = torch.tensor([share], dtype=torch.float64).log()
+    assert draw(logits, [TurnSpec(1, 1.0, top_p)], generators(3)).near_ties == near
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+def test_a_sampled_token_that_rounding_changes_is_counted(top_p):
+    source = torch.Generator().manual_seed(1)
+    logits = 2 * torch.randn(40_000, 30, generator=source, dtype=torch.float64)
+    other = logits + 1e-4 * (torch.randint(0, 2, logits.shape, generator=source) - 0.5)
+    specs, once, again = [TurnSpec(1, 1.0, top_p)] * len(logits), generators(2), generators(2)
+    numbers = torch.rand(len(logits), generator=generators(2)[0], dtype=torch.float64)
+    found, changed = draw(logits, specs, once * len(logits)), draw(other, specs, again * len(logits))
+    assert found.near_ties < 0.02 * len(logits)
+    differ = [row for row, pair in enumerate(zip(found.tokens, changed.tokens, strict=True)) if len({*pair}) > 1]
+    assert len(differ) > 3
+    chosen = torch.tensor(differ)
+    law = distribution(logits[chosen], torch.ones(len(differ)), torch.full((len(differ),), top_p))
+    _, room = locate(law.logprobs, numbers[chosen])
+    assert (room - law.doubt).max() < NEAR_TIE
