@@ -76,5 +76,26 @@ def stoppable(message: str) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def interrupting() -> Iterator[list[int]]:
+    """While it is entered, SIGTERM raises KeyboardInterrupt, as SIGINT does; gives the numbers of those that came.
+
+    For libraries that wait in code of their own: they let KeyboardInterrupt through, and no other exception.
+    """
+    came: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in NUMBERS} if main else {}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _end(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)

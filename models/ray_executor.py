@@ -6,7 +6,9 @@ worker that is lost has its missing episodes run by a new one. Options are those
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,19 +18,19 @@ from typing import Any, Protocol, cast
 
 from ..harness.engine import Caps, Engine, Turn, TurnSpec
 from ..harness.errors import ModelError, Prerequisite, PrhError, UsageError
-from ..harness.evaluate import Plan, Result, Watcher, begin, check_folder, finish, plan
+from ..harness.evaluate import Plan, Result, Watcher, begin, check_folder, finish, note_end, plan
 from ..harness.ledger import Conversation
 from ..harness.ranks import run_share
 from ..harness.record import Record
 from ..harness.request import Request
 from ..harness.runner import Job, pending
-from ..harness.sharing import absorb_shards, as_keys, jobs_of
+from ..harness.sharing import LostRank, absorb_shards, as_keys, jobs_of
+from ..harness.signals import interrupting
 from ..harness.store import RunStore, key_alone
 from ..harness.types import Json, Size, Span
 
 # How often what lost workers left is given to new ones.
 ROUNDS = 3
-INTERRUPTED = 2
 # Seconds in which a cluster must be reached.
 PATIENCE = 10.0
 
@@ -185,24 +187,33 @@ class Team:
         return found[0]
 
     def work(self, made: Plan, store: RunStore, watcher: Watcher) -> Result:
-        """Have everything run that is missing."""
+        """Have everything run that is missing. Raises LostRank where workers are lost again and again."""
         jobs = begin(made, store)
         watcher.opened(made, len(jobs))
-        writers: list[Json] = []
         ran = bool(jobs)
+        writers: list[Json] = []
         for attempt in range(ROUNDS):
-            try:
-                found, lost = self._round(jobs)
-            except KeyboardInterrupt:
-                return finish(made, store, INTERRUPTED, ran=ran)
+            with interrupting() as came:
+                try:
+                    found, lost = self._round(jobs)
+                except KeyboardInterrupt:
+                    self.dismiss()
+                    with contextlib.suppress(PrhError):  # a shard that is still held is taken by who goes on
+                        take(store, watcher.finished)
+                    return finish(made, store, came[0] if came else signal.SIGINT, writers, ran=ran)
             writers += found
             take(store, watcher.finished)
-            jobs = pending(made.samples, made.request.repeats, store) if lost else []
+            # Not only where one was lost: a worker that is told to end drains, and comes back with work undone.
+            jobs = pending(made.samples, made.request.repeats, store)
             if not jobs:
-                break
+                return finish(made, store, 0, writers, ran=ran)
             if attempt + 1 < ROUNDS:
-                self._actors = [self._make.remote(self._request) for _ in range(min(lost, len(jobs)))]
-        return finish(made, store, 0, writers, ran=ran)
+                self._actors = [self._make.remote(self._request) for _ in range(min(max(lost, 1), len(jobs)))]
+        note_end(made.request.out, made, done=False, writers=writers, ran=ran)
+        raise LostRank(
+            f"workers were lost {ROUNDS} times and {len(jobs)} episodes are missing; every finished one is kept, and "
+            f"`prh resume {made.request.out}` runs what is missing"
+        )
 
     def _round(self, jobs: Sequence[Job]) -> tuple[list[Json], int]:
         """What each worker counted, and how many were lost."""
@@ -224,6 +235,7 @@ class Team:
         """End the workers."""
         for actor in self._actors:
             self.ray.kill(actor)
+        self._actors = []
 
 
 def take(store: RunStore, report: Callable[[Record], None]) -> None:
