@@ -150,7 +150,7 @@ class Reader:
                 {
                     "turn": operation["turn"],
                     "root": root["index"],
-                    "frame": item["frame"],
+                    "frame": _frame_of(operation, item),
                     "asked": _rounded(_near(on_root, whole)),
                     "cut": operation["root_box"],
                     "state": state,
@@ -207,6 +207,22 @@ def _asked(operation: Table, media: Mapping[int, Table], coordinates: str) -> tu
     width, height = cast("list[float]", item["original"])
     x, y = {"unit": (width, height), "per-mille": (width / 1000, height / 1000)}.get(coordinates, (1.0, 1.0))
     return item, Box(*cast("list[float]", numbers)).scaled(x, y)
+
+
+def _frame_of(operation: Table, item: Table) -> Json:
+    """The frame of a video that a box lies on, from 1; 0 for an image, and where a refused call names none.
+
+    A call before any frame was selected means a frame by its number.
+    """
+    if item["kind"] != "video":
+        return item["frame"]
+    taken, arguments = cast("list[Json]", operation["frames"]), operation["arguments"]
+    if taken:
+        return taken[0]
+    if operation["error"] == "bad_index" or not isinstance(arguments, dict):
+        return 0
+    target = finite(arguments.get("target_image")) or 0.0
+    return int(target) if target in range(1, len(cast("list[Json]", item["frames"])) + 1) else 0
 
 
 def _to_root(box: Box, item: Table) -> Box:

@@ -237,7 +237,7 @@ def _ends(field: Field, task: TaskField) -> list[Table]:
 
 def _row_link(field: Field, task: TaskField, **wanted: str) -> str:
     """Of a row of counts, where there is one list of samples to lead to: of more candidates each count has its own."""
-    return link(task, **wanted) if len(field.labels) <= 2 else ""
+    return link(task, 1, **wanted) if len(field.labels) <= 2 else ""
 
 
 def _count_link(field: Field, task: TaskField, place: int, **wanted: str) -> str:

@@ -5,6 +5,7 @@ const SHOWN = {
   lost: "Lost", won: "Won", neither: "Both wrong", both: "Both right", error: "Errors", wrong: "Wrong", right: "Right",
 };
 const MARK = { right: ["●", "is-right", "right"], wrong: ["○", "is-wrong", "wrong"], error: ["△", "is-failed", "error"], none: ["–", "", "not run"] };
+// With the repeat of each entrant that is shown, as `repeat0`, once it is known who they are.
 const DEFAULTS = {
   task: "", vs: "1", outcome: "", category: "", slice: "", error: "", ops: "", turns: "", end: "", q: "", sort: "", sample: "", turn: "",
 };

@@ -85,26 +85,40 @@ function picture(key, label, size) {
 function stage(item, whole, sides) {
   const size = shownSize(item.size);
   const unit = item.size[0] / size[0];
-  const overlay = draw("svg", { viewBox: `0 0 ${item.size[0]} ${item.size[1]}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  const overlay = overlaid(item);
   for (const one of whole.evidence) if (one.media === item.index && one.box) {
     overlay.append(rectangle(one.box, "truth-halo"), rectangle(one.box, "truth"));
   }
-  for (const one of sides) for (const box of one.episode.boxes) if (box.root === item.index) overlay.append(drawn(box, one, unit));
+  for (const { box, one } of boxesOf(item, sides)) overlay.append(drawn(box, one, unit));
   const shown = picture(item.picture, `Source image ${item.name}`, size);
   const holder = make("div", { class: "stage", "data-width": item.size[0], "data-height": item.size[1] }, shown, overlay);
   if (shown.tagName !== "IMG") { shown.style.width = `${size[0]}px`; shown.style.aspectRatio = `${size[0]} / ${size[1]}`; }
   return holder;
 }
 
+// A drawing over a picture of the item, in the item's own pixels.
+function overlaid(item) {
+  return draw("svg", { viewBox: `0 0 ${item.size[0]} ${item.size[1]}`, preserveAspectRatio: "none", class: "overlay", "aria-hidden": "true" });
+}
+
+function boxesOf(item, sides) {
+  return sides.flatMap(one => one.episode.boxes.filter(box => box.root === item.index).map(box => ({ box, one })));
+}
+
 function rectangle([left, top, right, bottom], style) {
   return draw("rect", { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top), class: style });
 }
 
-function drawn(box, one, unit) {
+function outlined(box, one) {
   const off = box.state === "cut" ? "" : " off";
   const group = draw("g", { class: `box ${hue(box.turn)}`, "data-run": one.number, "data-turn": box.turn, "data-state": box.state });
   if (box.cut) group.append(rectangle(box.cut, "area"));
   group.append(rectangle(box.asked, "halo"), rectangle(box.asked, `edge${off}`));
+  return group;
+}
+
+function drawn(box, one, unit) {
+  const group = outlined(box, one);
   const text = String(box.turn), wide = (text.length * 7 + 11) * unit, high = (SVG_LABEL + 6) * unit;
   const x = one.round ? box.asked[2] - wide : box.asked[0], y = Math.max(0, box.asked[1] - high);
   const plate = draw("rect", { x, y, width: wide, height: high, rx: one.round ? high / 2 : 2 * unit, class: "plate" });
@@ -116,35 +130,38 @@ function drawn(box, one, unit) {
 }
 
 function legend(item, whole, sides) {
-  const rows = [];
-  for (const one of sides) for (const box of one.episode.boxes) if (box.root === item.index) {
-    const facts = [`${box.asked.map(edge => Math.round(edge)).join(", ")}`];
-    if (box.iou !== null) facts.push(`IoU ${box.iou.toFixed(2)}`);
-    if (box.cause) facts.push(box.cause.replaceAll("_", " "));
-    rows.push(make("li", { class: hue(box.turn), "data-run": one.number, "data-turn": box.turn, ...hover(box.turn) },
-      chip(one, box.turn), make("span", { class: "num" }, facts.join(" · "))));
-  }
   const truth = whole.evidence.some(one => one.media === item.index && one.box);
   const seen = item.seen.join(" × "), size = item.size.join(" × ");
   return make("ul", { class: "legend" },
     make("li", { class: "note" }, `${item.name} · ${size}, seen at ${seen}`),
     truth ? make("li", { class: "note" }, "Dotted: where the answer is to be seen") : null,
-    rows.length ? make("li", { class: "note" }, "Outline: what was asked for; tint: what was cut; dashed: refused or clipped") : null,
-    ...rows);
+    ...boxRows(item, sides));
+}
+
+function boxRows(item, sides) {
+  const rows = boxesOf(item, sides).map(({ box, one }) => {
+    const facts = [`${box.frame ? `frame ${box.frame}: ` : ""}${box.asked.map(edge => Math.round(edge)).join(", ")}`];
+    if (box.iou !== null) facts.push(`IoU ${box.iou.toFixed(2)}`);
+    if (box.cause) facts.push(box.cause.replaceAll("_", " "));
+    return make("li", { class: hue(box.turn), "data-run": one.number, "data-turn": box.turn, ...hover(box.turn) },
+      chip(one, box.turn), make("span", { class: "num" }, facts.join(" · ")));
+  });
+  return rows.length ? [make("li", { class: "note" }, "Outline: what was asked for; tint: what was cut; dashed: refused or clipped"), ...rows] : [];
 }
 
 function video(item, whole, sides) {
   const frames = item.count || 1;
   const truth = new Set(whole.evidence.filter(one => one.media === item.index).flatMap(one => one.frames));
   const picks = sides.flatMap(one => one.episode.frames.map(frames => ({ ...frames, one })));
-  const cells = Array.from({ length: frames }, (_, at) => cell(item, at + 1, truth, picks));
+  const boxes = boxesOf(item, sides);
+  const cells = Array.from({ length: frames }, (_, at) => cell(item, at + 1, truth, picks, boxes.filter(({ box }) => box.frame === at + 1)));
   const faults = picks.filter(pick => pick.cause || new Set(pick.picked).size < pick.picked.length || pick.picked.some(n => n < 1 || n > frames));
   return make("div", { class: "video" },
     make("p", { class: "note" }, `${item.name} · ${frames} frames of ${item.size.join(" × ")}, seen at ${item.seen.join(" × ")}${truth.size ? " · dotted: where the answer is to be seen" : ""}`),
     make("div", { class: "frames", role: "group", "aria-label": `${frames} frames` }, ...cells),
     ruler(frames, truth, sides),
     make("ul", { class: "legend" }, ...faults.map(pick => make("li", { class: hue(pick.turn) },
-      chip(pick.one, pick.turn), make("span", {}, `${pick.picked.join(", ")}: ${trouble(pick, frames)}`)))));
+      chip(pick.one, pick.turn), make("span", {}, `${pick.picked.join(", ")}: ${trouble(pick, frames)}`))), ...boxRows(item, sides)));
 }
 
 function trouble(pick, last) {
@@ -157,12 +174,15 @@ function trouble(pick, last) {
   return found.join("; ");
 }
 
-function cell(item, number, truth, picks) {
+function cell(item, number, truth, picks, boxes) {
   const own = picks.filter(pick => pick.picked.includes(number));
+  const by = (verb, all) => all.length ? `, ${verb} by ${all.map(([one, turn]) => `${one.label} in turn ${turn}`).join(" and ")}` : "";
+  const overlay = boxes.length ? overlaid(item) : null;
+  for (const { box, one } of boxes) overlay.append(outlined(box, one));
   const node = make("div", {
     class: "cell", role: "img", "data-frame": number, "data-shown": truth.has(number) ? "yes" : null,
-    "aria-label": `Frame ${number}${own.length ? `, picked by ${own.map(pick => `${pick.one.label} in turn ${pick.turn}`).join(" and ")}` : ""}`,
-  }, make("span", {}, String(number)),
+    "aria-label": `Frame ${number}${by("picked", own.map(pick => [pick.one, pick.turn]))}${by("boxed", boxes.map(({ box, one }) => [one, box.turn]))}`,
+  }, overlay, make("span", {}, String(number)),
   make("span", { class: "picks" }, ...own.map(pick => make("i", { class: `${hue(pick.turn)}${pick.one.round ? " round" : ""}`, "data-turn": pick.turn }, String(pick.turn)))));
   const held = item.picture && find(`picture-${item.picture}`);
   node.style.setProperty("--shape", `${item.size[0]} / ${item.size[1]}`);
@@ -224,7 +244,7 @@ function strips(sides) {
 function stripHead(one) {
   const { episode } = one, total = episode.seconds.total;
   const picker = one.episodes.length < 2 ? null : make("select", {
-    "aria-label": `Repeat of ${one.label}`, onchange: event => { state[`repeat${one.number}`] = event.target.value; show(); },
+    "aria-label": `Repeat of ${one.label}`, onchange: event => go({ [`repeat${one.number}`]: event.target.value }, { keep: true }),
   }, ...one.episodes.map(other => make("option", { value: other.key, selected: other === episode }, other.key)));
   return make("div", { class: `strip-head in-${one.number % 5}` }, tag(one), make("span", {}, one.label), picker,
     make("small", { class: "num" }, `${count(episode.tokens, "token")}${total ? ` · ${total.toFixed(2)} s` : ""} · ${episode.end.replaceAll("_", " ")}`));

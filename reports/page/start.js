@@ -36,9 +36,10 @@ function listen() {
   addEventListener("keydown", key);
 }
 
-// A link of a chart or a matrix asks for samples, which stand further down.
+// A link of a chart or a matrix asks for samples, which stand further down; one that names a task alone does not.
 function jump() {
-  if (location.hash.includes("=") && !location.hash.startsWith("#task=" + encodeURIComponent(state.task) + "$")) find("samples").scrollIntoView();
+  const asked = [...new URLSearchParams(location.hash.slice(1)).keys()];
+  if (location.hash.includes("=") && asked.some(key => key !== "task" && key !== "vs")) find("samples").scrollIntoView();
 }
 
 function key(event) {
@@ -76,10 +77,11 @@ async function start() {
   root.classList.add("js");
   if (!find("index")) { find("help-open")?.remove(); return; }
   index = read(await unpack("index"));
+  for (const number of index.entrants.keys()) DEFAULTS[`repeat${number}`] = "";
   readAddress();
   listen();
   await show();
-  if (location.hash.includes("=")) jump();
+  jump();
   root.dataset.readyMs = performance.now().toFixed(0);
 }
 

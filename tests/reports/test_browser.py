@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from prh.reports.report import Options, report
-from prh.tests.reports.looking import TARGET, four, hostile
+from prh.tests.reports.looking import BEFORE, TARGET, Look, answer, crop, four, hostile, pick, samples
 from prh.tests.reports.test_report import training
 from prh.tests.reports.unpack import sample
 
@@ -81,6 +81,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before, after = four(folder / "runs")
     pages = {"two": [before, after], "one": [after]}
     pages["hostile"] = list(hostile(folder / "hostile runs"))
+    clips, stills = samples(folder / "clips", 0, 1), samples(folder / "stills", 2, 0)
+    boxes = crop((100, 75, 300, 225), 2), crop((0, 0, 200, 150), 4)
+    says = (
+        {"v0": (pick(5, 6), *boxes, crop((200, 150, 100, 75), 2), answer())},
+        {"v0": (crop((40, 30, 240, 180), 7), answer())},
+    )
+    pages["frames"] = [
+        Look(clips, own, model, "mvbench-mini").at(folder / "clips" / model)
+        for own, model in zip(says, ("base", "tuned"), strict=True)
+    ]
+    pages["repeats"] = [
+        Look(stills, BEFORE, model, repeats=3).at(folder / "stills" / model) for model in ("base", "tuned")
+    ]
     pages["training"] = [training(folder / f"seed{n}", n, [0.1 * n, 0.3, 0.5]) for n in range(3)]
     for name, runs in pages.items():
         text = report([str(run) for run in runs], Options())
@@ -293,6 +306,76 @@ def test_crops_keep_their_shape(width: int, seen: Pages) -> None:
         assert drawn == pytest.approx(natural, abs=0.03)
 
 
+@pytest.mark.parametrize("width", [1280, 420])
+def test_a_box_on_a_frame_of_a_video_lies_on_the_cell_of_that_frame(width: int, seen: Pages) -> None:
+    """Of a frame that was selected, of a crop of it, refused, and of a frame by its number alone."""
+    page = seen.open("frames", "#task=mvbench-mini&sample=v0", viewport={"width": width, "height": 900})
+    text = (seen.folder / "frames.html").read_text(encoding="utf-8")
+    drawn = page.evaluate(
+        """() => [...document.querySelectorAll('.frames .cell g.box')].map(group => {
+          const cell = group.closest('.cell'), whole = cell.getBoundingClientRect();
+          const edge = group.querySelector('.edge'), box = edge.getBoundingClientRect();
+          const chip = document.querySelector(`.turn[data-turn='${group.dataset.turn}'] .chip`);
+          return { ...group.dataset, frame: cell.dataset.frame, size: [whole.width, whole.height],
+                   stroke: getComputedStyle(edge).stroke, chip: getComputedStyle(chip).backgroundColor,
+                   box: [box.left - whole.left, box.top - whole.top, box.right - whole.left, box.bottom - whole.top] };
+        })"""
+    )
+    recorded = {
+        (str(number), str(box["turn"])): box
+        for number, episodes in enumerate(sample(text, "v0")["episodes"])
+        for box in episodes[0]["boxes"]
+    }
+    assert {(one["run"], one["turn"]): (one["frame"], one["state"]) for one in drawn} == {
+        ("0", "2"): ("5", "cut"),
+        ("0", "3"): ("5", "cut"),
+        ("0", "4"): ("5", "refused"),
+        ("1", "1"): ("7", "cut"),
+    }
+    assert recorded["0", "2"]["asked"] == [30, 22.5, 90, 67.5]
+    for one in drawn:
+        assert one["size"][0] / one["size"][1] == pytest.approx(4 / 3, abs=0.02)
+        scale = (one["size"][0] / 120, one["size"][1] / 90)
+        expected = [edge * scale[at % 2] for at, edge in enumerate(recorded[one["run"], one["turn"]]["asked"])]
+        assert one["box"] == pytest.approx(expected, abs=1)
+        assert one["stroke"] == one["chip"]
+    assert "frame 5: 30, 23, 90, 68" in page.locator(".video .legend").inner_text()
+    page.locator(".turn[data-run='0'][data-turn='2']").hover()
+    assert page.locator(".frames g.box.lit").count() == 1
+    assert page.locator(".frames g.box.dim").count() == 3
+
+
+def test_the_repeat_that_is_shown_stands_in_the_address(seen: Pages) -> None:
+    page = seen.open("repeats", "#task=vstar-mini&sample=s1")
+    chosen = page.get_by_label("Repeat of tuned")
+    assert chosen.input_value() == "repeat 0"
+    chosen.select_option("repeat 2")
+    until(page, "location.hash.includes('repeat1=repeat+2')")
+    again = seen.open("repeats", "#" + page.url.partition("#")[2])
+    assert shown(again) == "s1"
+    assert again.get_by_label("Repeat of tuned").input_value() == "repeat 2"
+    assert again.get_by_label("Repeat of base").input_value() == "repeat 0"
+    assert "repeat 2" in again.locator(".panels > div").nth(1).inner_text()
+    again.evaluate("location.hash = '#task=vstar-mini&sample=s1&repeat0=repeat+1'")
+    until(again, "document.querySelector('.panels').textContent.includes('· repeat 1')")
+    assert again.get_by_label("Repeat of tuned").input_value() == "repeat 0"
+
+
+@pytest.mark.parametrize(
+    ("fragment", "down"),
+    [("#task=vstar-mini", False), ("#task=vstar-mini&vs=1", False), ("#task=vstar-mini&q=s3", True)],
+)
+def test_a_link_that_asks_for_samples_leads_to_them_and_one_to_a_task_does_not(
+    fragment: str, down: bool, seen: Pages
+) -> None:
+    page = seen.open(fragment=fragment)
+    assert (page.evaluate("scrollY") > 0) == down
+    page = seen.open(fragment="#task=mvbench-mini")
+    page.evaluate(f"location.hash = '{fragment}'")
+    until(page, "document.querySelector('#detail .id').textContent.startsWith('s')")
+    assert (page.evaluate("scrollY") > 0) == down
+
+
 def test_refused_boxes_are_dashed_and_say_why(seen: Pages) -> None:
     page = seen.open(fragment="#task=vstar-mini&sample=s4")
     refused = page.locator(".stage g.box[data-state=refused]")
@@ -459,7 +542,7 @@ def test_the_policy_stops_what_would_be_injected(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["two", "one", "hostile", "training"])
+@pytest.mark.parametrize("name", ["two", "one", "frames", "hostile", "training"])
 def test_axe_finds_no_serious_fault(name: str, scheme: str, seen: Pages) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

@@ -26,7 +26,20 @@ from prh.reports.limits import read_limits
 from prh.reports.report import Options, report
 from prh.reports.reproduce import quote
 from prh.tests.harness.test_plugins import install
-from prh.tests.reports.looking import AFTER, BEFORE, FAILS, TARGET, Look, answer, four, hostile, samples, two
+from prh.tests.reports.looking import (
+    AFTER,
+    BEFORE,
+    FAILS,
+    TARGET,
+    Look,
+    answer,
+    crop,
+    four,
+    hostile,
+    pick,
+    samples,
+    two,
+)
 from prh.tests.reports.runs import make
 from prh.tests.reports.unpack import parts as unpacked
 from prh.tests.reports.unpack import pictures, sample
@@ -179,6 +192,19 @@ def test_refused_boxes_are_drawn_where_their_numbers_point_near_the_image(page: 
     assert (outside["state"], outside["cause"]) == ("refused", "out_of_bounds")
     assert outside["asked"] == [-16, 20, 416, 120]  # 4 % of 400 beyond the edge, whatever was asked for
     assert (empty["cause"], empty["asked"]) == ("empty_box", [100, 100, 200, 200])
+
+
+def test_a_box_on_a_video_has_the_number_of_its_frame_where_there_is_one(tmp_path: Path) -> None:
+    empty, inside = (200, 200, 100, 100), (100, 75, 300, 225)
+    says = {
+        "v0": (crop(empty, 7), crop(inside, 7), crop(inside, 2), answer()),
+        "v1": (crop(inside, 99), pick(5), crop(inside, 1), crop(inside, 2), answer()),
+    }
+    made = samples(tmp_path / "data", 0, 2)
+    page = report([str(Look(made, says, task="mvbench-mini").at(tmp_path / "run"))], Options())
+    found = [[(b["frame"], b["cause"]) for b in sample(page, f"v{n}")["episodes"][0][0]["boxes"]] for n in (0, 1)]
+    assert found[0] == [(7, "empty_box"), (7, ""), (7, "")]
+    assert found[1] == [(0, "bad_index"), (0, "bad_index"), (5, "")]
 
 
 def test_frames_that_were_picked_twice_or_do_not_exist_are_there(page: str) -> None:
