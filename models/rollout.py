@@ -163,6 +163,7 @@ class InProcess:
     async def load(self, folder: Path, version: int) -> None:
         """Weights are read anew in every worker; an adapter gets a name of its own, by which caches are kept apart."""
         if holds(folder, ADAPTER):
+            self._engine.check_adapter(folder)
             if self._adapters:
                 await self._llm.remove_lora(self._adapters)
             adapter = lora_request(f"version-{version}", version, str(folder))

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..harness.engine import Caps, EngineOptions, Finish, Place, Turn, TurnSpec, Usage, smart_resize
@@ -31,7 +32,7 @@ from .render import Renderer
 from .speech import end_tokens
 from .transformers_engine import open_processor
 from .vllm_prompts import Prompt, Prompts
-from .vllm_settings import Settings, alone, engine_arguments
+from .vllm_settings import Settings, alone, changes_tower, engine_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -172,6 +173,15 @@ class VLLMEngine:
         """The size within the budget; a family other than Qwen-VL then resizes in its own way."""
         return smart_resize(size, budget, self.speech.processor.factor)
 
+    def check_adapter(self, folder: Path) -> None:
+        """Refuse an adapter of which vLLM would leave out what it has for the vision tower. Raises ModelError."""
+        if not changes_tower(folder):
+            return
+        if not isinstance(self.speech.processor, QwenProcessor):
+            raise ModelError(f"{folder} changes the vision tower, and vLLM takes such adapters of Qwen-VL alone")
+        if not self._settings.tower_lora:
+            raise ModelError(f"{folder} changes the vision tower, and vLLM was started without engine.tower_lora=true")
+
     async def turn(self, conversation: Conversation, spec: TurnSpec) -> Turn:
         """The next turn. Raises ModelError."""
         start = time.perf_counter()
@@ -282,6 +292,8 @@ class VLLMFactory:
         number = vllm_version()
         load_libraries()
         checkpoint = resolve_model(model, options.revision, options.offline)
+        if checkpoint.adapter is not None:
+            settings = replace(settings, tower_lora=settings.tower_lora or changes_tower(checkpoint.adapter))
         arguments = engine_arguments(checkpoint, options, settings)
         config = load_config(checkpoint.folder, options.trust_remote_code)
         speech = Speech.read(config, checkpoint, options.trust_remote_code)
@@ -298,6 +310,7 @@ class VLLMFactory:
             "versions": {"vllm": number, "transformers": version("transformers"), "torch": version("torch")},
         })  # fmt: skip
         if checkpoint.adapter is not None:
+            engine.check_adapter(checkpoint.adapter)
             engine.adapter = lora_request("adapter", 1, str(checkpoint.adapter))
         return engine
 
@@ -319,7 +332,8 @@ class VLLMFactory:
             from .vllm_weights import open_served
 
             return open_served(model, options, place, adapters=lora_rank > 0)
-        extra = {"sleep": "true", "lora_rank": str(lora_rank), **options.extra}
+        own = {"sleep": "true", "lora_rank": str(lora_rank), "tower_lora": str(lora_rank > 0)}
+        extra = {**own, **options.extra}
         settings = Settings.read(extra)
         if place.world > 1 and settings.tensor_parallel * settings.data_parallel > 1:
             message = (

@@ -19,6 +19,9 @@ from .options import read_options, read_plain, refused
 BACKENDS = ("mp", "ray")
 # What vLLM makes room for where nothing is said, and the ranks it knows.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+WEIGHTS = "adapter_model.safetensors"
+# Modules that see, as the families that transformers knows call them.
+TOWERS = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector")
 # What a launcher tells its processes of one another. vLLM's own would believe it: with torchrun's store they wait for
 # a server that is not theirs (torch.distributed.rendezvous, ``TORCHELASTIC_USE_AGENT_STORE``).
 LAUNCHED = (
@@ -48,6 +51,7 @@ class Settings:
         eager: without compiling or graphs: slower, but it starts at once.
         sleep: whether weights and cache can be put aside, as a trainer on the same GPU needs.
         lora_rank: the highest of adapters that come later; 0 where none does.
+        tower_lora: whether adapters that come later may change the vision tower.
     """
 
     tensor_parallel: int = 1
@@ -59,6 +63,7 @@ class Settings:
     eager: bool = False
     sleep: bool = False
     lora_rank: int = 0
+    tower_lora: bool = False
 
     @classmethod
     def read(cls, extra: Mapping[str, str]) -> Settings:
@@ -104,7 +109,21 @@ def engine_arguments(checkpoint: Checkpoint, options: EngineOptions, settings: S
         arguments |= {"enable_lora": True, "max_lora_rank": lora_rank(checkpoint.adapter)}
     elif settings.lora_rank:
         arguments |= {"enable_lora": True, "max_lora_rank": fitting(settings.lora_rank, "engine.lora_rank")}
+    # Without it vLLM leaves out what an adapter has for the vision tower, and says nothing.
+    arguments |= {"enable_tower_connector_lora": True} if settings.tower_lora else {}
     return arguments
+
+
+def changes_tower(adapter: Path) -> bool:
+    """Whether an adapter has weights for the vision tower, or for what connects it. Raises ModelError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(adapter / WEIGHTS), framework="numpy") as file:
+            names = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{adapter / WEIGHTS} cannot be read: {' '.join(str(error).split())[:200]}") from None
+    return any(part in TOWERS for name in names for part in name.split("."))
 
 
 def lora_rank(adapter: Path) -> int:

@@ -21,6 +21,7 @@ from prh.harness.engine import smart_resize
 from prh.harness.types import Size, Span
 from prh.models import vllm_engine
 from prh.tests.models.support import model_of, patches, tokenizer_of
+from safetensors import safe_open
 
 INTERFACE = json.loads((Path(__file__).parents[1] / "vllm" / "interface.json").read_text())
 CELL = 28
@@ -133,6 +134,9 @@ class Llm:
             return None
         assert self.args.enable_lora
         if request.lora_int_id not in self.adapters:
+            with safe_open(str(Path(request.lora_path) / "adapter_model.safetensors"), "numpy") as file:
+                visual = any(".visual." in name for name in file.keys())  # noqa: SIM118 - it is no mapping
+            assert not visual or self.args.enable_tower_connector_lora, "half of the adapter would be left out"
             self.adapters[request.lora_int_id] = adapted(self.model, request.lora_path)
         return self.adapters[request.lora_int_id]
 

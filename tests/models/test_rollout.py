@@ -207,6 +207,24 @@ def test_adapters_are_told_apart_by_name_and_read_at_once(qwen25, monkeypatch, t
     assert [name for name, _, _ in started[0].calls] == ["add_lora", "remove_lora", "add_lora"]
 
 
+def test_an_adapter_of_the_vision_tower_is_drawn_with_or_refused(qwen25, monkeypatch, tmp_path):
+    started = fake_vllm.install(monkeypatch)
+    model = adapter(qwen25, tmp_path, modules=("q_proj", "gate_proj"))
+    engine = VLLMFactory().versioned(str(qwen25), EngineOptions(), 4, Place())
+    without = VLLMFactory().versioned(str(qwen25), EngineOptions(extra={"tower_lora": "false"}), 4, Place())
+
+    async def play():
+        await engine.load_weights(1, tmp_path)
+        turn = await engine.turn(asked(), SPEC)
+        assert turn.logprobs == pytest.approx(learners(qwen25, model, turn), abs=1e-4)
+        with pytest.raises(ModelError, match="changes the vision tower, and vLLM was started without"):
+            await without.load_weights(1, tmp_path)
+
+    run(play())
+    assert started[0].args.enable_tower_connector_lora
+    assert started[1].calls == []
+
+
 def test_a_cache_that_is_not_emptied_ends_the_drawing(opened, tmp_path):
     engine, llm = opened
     llm.reset_prefix_cache = lambda: asyncio.sleep(0, result=False)

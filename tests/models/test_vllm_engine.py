@@ -228,6 +228,21 @@ def test_an_adapter_is_served_beside_its_base(qwen25, started, tmp_path):
         lora_rank(tmp_path)
 
 
+def test_what_an_adapter_has_for_the_vision_tower_is_served(qwen25, started, tmp_path):
+    """The modules that a training adapts by default are some of the tower's too."""
+    adapter(qwen25, tmp_path / "speech")
+    adapter(qwen25, tmp_path / "sight", modules=("q_proj", "gate_proj"))
+    VLLMFactory().open(str(tmp_path / "speech"), EngineOptions())
+    assert not hasattr(started[0].args, "enable_tower_connector_lora")
+    engine = VLLMFactory().open(str(tmp_path / "sight"), EngineOptions())
+    assert started[1].args.enable_tower_connector_lora
+    assert engine.describe()["settings"]["tower_lora"]
+    run(engine.turn(question(), SPEC))
+    (tmp_path / "sight" / "adapter_model.safetensors").write_bytes(b"x" * 20)
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors cannot be read"):
+        VLLMFactory().open(str(tmp_path / "sight"), EngineOptions())
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

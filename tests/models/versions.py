@@ -25,12 +25,12 @@ def moved(folder, target, seed=0):
     return model
 
 
-def adapter(folder, target, seed=0, rank=4):
+def adapter(folder, target, seed=0, rank=4, modules=("q_proj", "v_proj")):
     """An adapter that changes what is said, in a folder of its own; the model with it."""
     import peft
 
     torch.manual_seed(seed)
-    how = peft.LoraConfig(r=rank, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    how = peft.LoraConfig(r=rank, target_modules=list(modules), init_lora_weights=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft still uses names that transformers has retired
         model = peft.get_peft_model(copy.deepcopy(model_of(folder)), how).eval()

@@ -52,7 +52,7 @@ def test_it_has_all_that_is_relied_on(installed, folder):
     settings = Settings(backend="ray", context=8, rows=8)
     asked = engine_arguments(resolve_model(str(folder)), EngineOptions(), settings)
     known = {**installed["engine_args"], **installed["async_engine_args"]}
-    assert not {*asked, "enable_lora", "max_lora_rank"} - set(known)
+    assert not {*asked, "enable_lora", "max_lora_rank", "enable_tower_connector_lora"} - set(known)
     assert not set(SAMPLING) - set(installed["sampling_params"])
     assert not PROMPT - {*installed["prompt_options"], *installed["tokens_prompt"]}
     assert {"token_ids", "logprobs", "finish_reason"} <= set(installed["completion_output"])
