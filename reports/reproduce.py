@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
+from ..harness.evaluate import DEFAULT_PROFILE
 from ..harness.types import Json
 from .runs import Run
 
-_OWN = ("--model", "--task", "--out", "--limit", "--sample-id", "--repeats", "--json", "--concurrency")
+_OWN = (
+    "--model", "--task", "--out", "--limit", "--sample-id", "--repeats", "--json", "--concurrency", "--track",
+    "--executor",
+)  # fmt: skip
 _FLAGS = ("--json", "--trust-remote-code")
 
 
@@ -17,7 +22,13 @@ def command_of(run: Run) -> str:
     """``prh eval`` with the run's model, task and settings, without the sample and the folder."""
     manifest = run.manifest
     words = [str(word) for word in cast("list[Json]", manifest["command"])]
-    kept = _settings(words[2:]) if words[1:2] == ["eval"] else _resolved(manifest)
+    own = _settings(words[2:]) if words[1:2] == ["eval"] else None
+    kept = [*(own or ()), *_resolved(run, told=own is not None)]
+    split = run.identity.get("split")
+    if split not in (None, run.task.splits[0]) and not any(word.startswith("split=") for word in kept):
+        kept += ["--set", _set("split", split)]
+    if "--profile" not in kept and manifest["profile"] != DEFAULT_PROFILE:
+        kept += ["--profile", str(manifest["profile"])]
     if "--seed" not in kept:
         kept += ["--seed", str(run.identity.get("seed", 0))]
     return " ".join(
@@ -43,18 +54,47 @@ def _escaped(character: str) -> str:
 
 
 def _settings(words: list[str]) -> list[str]:
-    """The options of a command that say how samples are run, without those that say which, where and whose."""
+    """The options of a command that say how samples are run, without those that say which, where, whose and by whom."""
     kept: list[str] = []
     rest = iter(words)
     for word in rest:
-        name, given, _ = word.partition("=")
+        name, given, value = word.partition("=")
         own = [word] if given or name in _FLAGS else [word, *[next(rest, "")]]
-        if name.startswith("--") and name not in _OWN:
+        by_whom = name == "--set" and (value or own[-1]).startswith(("executor=", "executor."))
+        if name.startswith("--") and name not in _OWN and not by_whom:
             kept += own
     return kept
 
 
-def _resolved(manifest: Mapping[str, Json]) -> list[str]:
-    """Settings of a run that another command began, such as a training's evaluation."""
-    identity = cast("Mapping[str, Json]", manifest["identity"])
-    return ["--protocol", str(identity.get("protocol")), "--profile", str(manifest["profile"])]
+def _resolved(run: Run, *, told: bool) -> list[str]:
+    """The settings that the run was given by another layer than those which the command finds again by itself.
+
+    Args:
+        told: whether what the command line gave is among the words that are kept.
+    """
+    origins = cast("Mapping[str, str]", run.manifest.get("origins") or {})
+    values, task = dict(_flat(run.identity)), dict(_flat(run.task.settings))
+    found: list[str] = []
+    for name, layer in origins.items():
+        value = values.get(name)
+        again = {
+            "command line": told,
+            "prh.json": True,
+            "task": task.get(name) == value,
+            "protocol": name not in task,
+        }
+        if value is not None and not again.get(layer, False):
+            found += ["--protocol", str(value)] if name == "protocol" else ["--set", _set(name, value)]
+    return found
+
+
+def _flat(table: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _set(name: str, value: Json) -> str:
+    return f"{name}={json.dumps(value, ensure_ascii=False)}"
