@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -73,11 +74,12 @@ def differing(old: Mapping[str, Json], new: Mapping[str, Json], prefix: str = ""
 
 
 def environment() -> dict[str, Json]:
-    """Versions, processor, memory and the state of the code, without importing anything heavy."""
+    """Versions, processors, memory and the state of the code, without importing anything heavy."""
     return {
         "versions": dict(_versions()),
         "platform": platform.platform(),
         "cpu": cpu_model(),
+        "gpu": gpu_model(),
         "cores": os.cpu_count(),
         "memory_gib": memory_gib(),
         "git": git_state(Path(__file__).parent),
@@ -105,6 +107,15 @@ def cpu_model() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def gpu_model() -> str | None:
+    """The name of the GPU that PyTorch computes on; None without one, and where PyTorch was not imported."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    try:
+        return str(cuda.get_device_name()) if cuda is not None and cuda.is_available() else None
+    except (RuntimeError, AssertionError):  # a driver that does not fit, or a GPU that has none to spare
+        return None
 
 
 def memory_gib() -> float | None:

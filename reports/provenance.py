@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import cast
@@ -45,12 +46,23 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
     yield "budgets", _pairs(_table(identity.get("budget")))
     yield "answers", f"profile {run.profile.name} {run.profile.version}"
     yield "engine", _pairs({key: engine[key] for key in ("name", "dtype", "device", "attention") if engine.get(key)})
+    yield "retries", _retries(manifest)
     yield "episodes", _episodes(run)
     yield "code", _code(environment)
     yield "packages", _pairs(_table(environment.get("versions")))
     yield "machine", ", ".join(str(environment[key]) for key in ("gpu", "cpu", "platform") if environment.get(key))
     yield "time", _time(manifest)
     yield "warnings", "; ".join(str(warning) for warning in cast("list[Json]", manifest.get("warnings") or []))
+
+
+def _retries(manifest: Mapping[str, Json]) -> str:
+    """How often a server was asked again, by what made it necessary; of all writers where there were several."""
+    writers = cast("list[Json]", manifest.get("writers") or [manifest.get("engine")])
+    count: Counter[str] = Counter()
+    for writer in writers:
+        for kind, times in _table(_table(writer).get("retries")).items():
+            count[kind] += int(finite(times) or 0)
+    return _pairs(dict(count))
 
 
 def _table(value: Json) -> Mapping[str, Json]:
