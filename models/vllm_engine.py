@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..harness.engine import Caps, EngineOptions, Finish, Place, Turn, TurnSpec, Usage, smart_resize
-from ..harness.errors import ModelError, Prerequisite, PrhError, UsageError
+from ..harness.errors import ModelError, Prerequisite, PrhError
 from ..harness.ledger import Conversation
 from ..harness.types import Json, Size, Span
 from .checkpoint import Checkpoint, defaults, fingerprint, resolve_model
@@ -32,7 +32,7 @@ from .render import Renderer
 from .speech import end_tokens
 from .transformers_engine import open_processor
 from .vllm_prompts import Prompt, Prompts
-from .vllm_settings import Settings, alone, changes_tower, engine_arguments
+from .vllm_settings import Settings, alone, changes_tower, engine_arguments, launched, own_gpu
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -287,8 +287,19 @@ class VLLMFactory:
         return defaults(model)
 
     def open(self, model: str, options: EngineOptions) -> VLLMEngine:
-        """Start vLLM with a checkpoint. Raises ModelError, UsageError or Prerequisite."""
+        """Start vLLM with a checkpoint, in ranks of a launcher each on a GPU of its own.
+
+        Raises:
+            ModelError, UsageError, Prerequisite: it cannot be started.
+        """
         settings = Settings.read(options.extra)
+        device = launched()
+        if device is not None:
+            own_gpu(settings)
+        with alone(device):
+            return self._start(model, options, settings)
+
+    def _start(self, model: str, options: EngineOptions, settings: Settings) -> VLLMEngine:
         number = vllm_version()
         load_libraries()
         checkpoint = resolve_model(model, options.revision, options.offline)
@@ -335,11 +346,8 @@ class VLLMFactory:
         own = {"sleep": "true", "lora_rank": str(lora_rank), "tower_lora": str(lora_rank > 0)}
         extra = {**own, **options.extra}
         settings = Settings.read(extra)
-        if place.world > 1 and settings.tensor_parallel * settings.data_parallel > 1:
-            message = (
-                "each of several processes has a vLLM on its own GPU: leave tensor_parallel and data_parallel at 1"
-            )
-            raise UsageError(f"{message}, or draw from a server")
+        if place.world > 1:
+            own_gpu(settings)
         with alone(place.device if place.world > 1 else None):
             engine = self.open(model, replace(options, extra=extra))
         return Synchronised(engine, InProcess(engine))

@@ -139,6 +139,20 @@ def fitting(rank: Json, where: str) -> int:
     return found[0]
 
 
+def launched() -> int | None:
+    """This process's GPU by number, where a launcher started several processes; else None."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    rank, local, size = (os.environ.get(name, "") for name in names)
+    return int(local) if rank and local.isdigit() and size not in ("", "1") else None
+
+
+def own_gpu(settings: Settings) -> None:
+    """Refuse a vLLM on several GPUs where each of several processes has its own. Raises UsageError."""
+    if settings.tensor_parallel * settings.data_parallel > 1:
+        message = "each of several processes has a vLLM on its own GPU: leave tensor_parallel and data_parallel at 1"
+        raise UsageError(f"{message}, or draw from a server")
+
+
 @contextmanager
 def alone(device: int | None) -> Iterator[None]:
     """While this is entered, processes that are started believe that no launcher started this one.

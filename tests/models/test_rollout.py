@@ -277,6 +277,25 @@ def test_the_gpu_of_a_rank(monkeypatch, before, device, after):
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
 
 
+def test_a_rank_of_an_evaluation_has_its_own_gpu_too(qwen25, monkeypatch):
+    started, seen = fake_vllm.install(monkeypatch), []
+    real = fake_vllm.Llm.__post_init__
+    monkeypatch.setattr(fake_vllm.Llm, "__post_init__", lambda self: seen.append(dict(os.environ)) or real(self))
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    VLLMFactory().open(str(qwen25), EngineOptions())
+    assert "CUDA_VISIBLE_DEVICES" not in seen[0], "one process keeps all GPUs"
+    for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "x"}.items():
+        monkeypatch.setenv(name, value)
+    VLLMFactory().open(str(qwen25), EngineOptions())
+    assert len(started) == 2
+    assert seen[1]["CUDA_VISIBLE_DEVICES"] == "1"
+    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"} & set(seen[1])
+    assert os.environ["RANK"] == "5"
+    with pytest.raises(UsageError, match="leave tensor_parallel and data_parallel at 1"):
+        VLLMFactory().open(str(qwen25), EngineOptions(extra={"tensor_parallel": "2"}))
+
+
 @pytest.mark.parametrize("name", ["tensor_parallel", "data_parallel"])
 def test_a_rank_spreads_its_vllm_over_no_other_ranks_gpu(qwen25, monkeypatch, name):
     fake_vllm.install(monkeypatch)
