@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,20 +25,23 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from ..harness.digests import cache_dir
-from ..harness.engine import Engine, EngineOptions
+from ..harness.engine import Engine
 from ..harness.errors import DataError, ModelError, UsageError
-from ..harness.evaluate import Plan, check_calls, find_engine, load_profile, numerics, run
+from ..harness.evaluate import DEFAULT_PROFILE, Plan, check_calls, find_engine, load_profile, numerics, run
 from ..harness.manifest import check_samples, dataset_fingerprint
 from ..harness.media import Media
 from ..harness.record import Record, final_text, key_of
-from ..harness.request import DEFAULT_ERROR_SHARE, Request
-from ..harness.settings import resolve
+from ..harness.request import Request, data_options, engine_options, error_share
+from ..harness.scoring import check_reads
+from ..harness.settings import check_keys, resolve
 from ..harness.store import read_records
-from ..harness.task import DataOptions, Dataset, Profile, Row, Task
+from ..harness.task import DataOptions, Dataset, Row, Task
 from ..harness.types import ERROR_STATES, AnswerKind, Chance, Json, Metric, Sample
 
 LOG = logging.getLogger("prh")
 REPLIES = ("answer", "whole")
+# Settings of what lmms-eval does itself.
+THEIRS = ("split", "options_seed", "executor")
 
 
 class Scored:
@@ -83,7 +88,8 @@ class PrhModel(lmms):  # type: ignore[misc]
     """The model ``prh`` of lmms-eval.
 
     Args of ``--model_args``: ``model`` as for ``prh eval``; ``protocol``, ``engine``, ``device``, ``dtype``,
-    ``concurrency``, ``seed``, ``out`` and ``reply``; and any setting of ``prh.toml``, such as ``limits.turns=3``.
+    ``concurrency``, ``seed``, ``out`` and ``reply``; and any setting of ``prh.toml``, such as ``limits.turns=3`` or
+    ``budget.input=[401408,4014080]``, but for those of the data and of who runs the episodes, which lmms-eval decides.
     """
 
     is_simple = False
@@ -107,23 +113,27 @@ class PrhModel(lmms):  # type: ignore[misc]
         if reply not in REPLIES:
             raise UsageError(f"reply={reply} must be one of {', '.join(REPLIES)}")
         chosen = nested({**settings, **({"protocol": protocol} if protocol else {})})
+        check_keys(chosen, "--model_args")
+        for key in THEIRS:
+            if key in chosen:
+                raise UsageError(f"--model_args: `{key}` is decided by lmms-eval; leave it out")
+        if str(batch_size).isdigit() and int(str(batch_size)) > 1:
+            chosen.setdefault("batch", int(str(batch_size)))
+        self.request = Request(
+            model, "lmms", Path(out), engine, seed=int(seed), concurrency=int(concurrency), device=device or "auto",
+            dtype=dtype, overrides=chosen,
+        )  # fmt: skip
+        self.error_share = error_share(self.request)
+        self.profile = load_profile(str(self.request.option("profile", DEFAULT_PROFILE)))
+        task = cast(Task, Scored("lmms"))
+        check_reads(self.profile, task)
         factory = find_engine(model, engine)
-        extra = chosen.pop("engine", {})
         layers = [("prh.json", factory.defaults(model)), ("--model_args", chosen)]
-        self.setting = resolve(layers, int(seed))
-        wanted = EngineOptions(
-            dtype=dtype,
-            device=device or "auto",
-            batch=int(batch_size or 1) if int(batch_size or 1) > 1 else EngineOptions().batch,
-            protocol=self.setting.protocol.name,
-            extra={name: str(value) for name, value in cast("dict[str, Json]", extra).items()},
-        )
-        self.engine = factory.open(model, wanted)
+        self.setting = resolve(layers, self.request.seed)
+        wanted = engine_options(self.request, self.setting, task, Dataset((), {}), data_options(self.request, task))
+        self.engine = factory.open(model, replace(wanted, train=tuple))
         check_calls(self.setting, self.engine)
-        self.name = model
-        self.out = Path(out)
         self.whole = reply == "whole"
-        self.concurrency = int(concurrency)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """The answers, in order. Raises ModelError where too many episodes ended in an error."""
@@ -158,16 +168,15 @@ class PrhModel(lmms):  # type: ignore[misc]
             raise ModelError(f"{message}; run the same command again to try them again")
         records = {key_of(record): record for record in read_records(result.folder)}
         LOG.info("traces of %s: prh show %s", task, result.folder)
-        return [self._result(records[key], plan.profile) for key in keys]
+        return [self._result(records[key]) for key in keys]
 
     def _plan(self, task: str, split: str, samples: Sequence[Sample], repeats: int) -> Plan:
         check_samples(samples, task)
         own = Scored(f"lmms:{task}")
         dataset = Dataset(tuple(samples), {"layout": "lmms-eval", "split": split, "counts": {"all": len(samples)}})
-        request = Request(
-            self.name, own.name, self.out / task, repeats=repeats, concurrency=self.concurrency,
-            command=("lmms_eval", "--model", "prh", "--tasks", task),
-        )  # fmt: skip
+        command = ("lmms_eval", "--model", "prh", "--tasks", task)
+        out = self.request.out / task
+        request = replace(self.request, task=own.name, out=out, repeats=repeats, command=command)
         identity: dict[str, Json] = {
             "task": own.name,
             "split": split,
@@ -177,12 +186,20 @@ class PrhModel(lmms):  # type: ignore[misc]
             **self.setting.identity(),
         }
         engine = cast(Engine, Kept(self.engine))
-        profile = load_profile("strict")
         return Plan(
-            request, cast(Task, own), profile, dataset, samples, engine, self.setting, identity, DEFAULT_ERROR_SHARE, ()
+            request,
+            cast(Task, own),
+            self.profile,
+            dataset,
+            samples,
+            engine,
+            self.setting,
+            identity,
+            self.error_share,
+            (),
         )
 
-    def _result(self, record: Record, profile: Profile) -> GenerationResult:
+    def _result(self, record: Record) -> GenerationResult:
         usage = cast("dict[str, int]", record["usage"])
         counts = TokenCounts(input_tokens=usage["prompt_tokens"], output_tokens=usage["new_tokens"])
         text = final_text(record) if record["end"] not in ERROR_STATES else None
@@ -191,7 +208,7 @@ class PrhModel(lmms):  # type: ignore[misc]
         if self.whole:
             return GenerationResult(text, counts)
         sample = Sample(str(record["id"]), "", (), (), "text")
-        answer, _ = profile.extract(cast(Task, Scored("")), sample, text, self.setting.protocol.answer_tag)
+        answer, _ = self.profile.extract(cast(Task, Scored("")), sample, text, self.setting.protocol.answer_tag)
         return GenerationResult(text if answer is None else answer, counts)
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
@@ -204,7 +221,7 @@ class PrhModel(lmms):  # type: ignore[misc]
 
 
 def nested(settings: Mapping[str, Json]) -> dict[str, Json]:
-    """Settings with dotted names as tables."""
+    """Settings with dotted names as tables, and texts that are lists or tables read as TOML. Raises UsageError."""
     values: dict[str, Json] = {}
     for key, value in settings.items():
         place = values
@@ -214,8 +231,20 @@ def nested(settings: Mapping[str, Json]) -> dict[str, Json]:
             if not isinstance(inner, dict):
                 raise UsageError(f"{key}={value}: `{name}` has a value already")
             place = inner
-        place[last] = value
+        place[last] = _value(key, value)
     return values
+
+
+def _value(key: str, value: Json) -> Json:
+    """lmms-eval reads numbers and truths; a list reaches us as its text."""
+    if not isinstance(value, str) or value[:1] not in ("[", "{"):
+        return value
+    try:
+        return cast(Json, tomllib.loads(f"value = {value}")["value"])
+    except (ValueError, RecursionError):
+        raise UsageError(
+            f"--model_args: {key}={value[:200]} is neither a list nor a table as TOML writes them"
+        ) from None
 
 
 def read_sample(name: str, messages: Sequence[Mapping[str, Any]]) -> Sample:
