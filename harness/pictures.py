@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
+from pathlib import Path
 
 from PIL import Image
 
 from .media import Picture, decode, pixel_digest, resize
 from .types import Size
 
-CAP = 1 << 25
+LEAST, MOST = 1 << 26, 1 << 30
+# Several processes may share a machine, each with pictures of its own beside a model.
+SHARE = 32
+
+
+def room(system: Path = Path("/")) -> int:
+    """Bytes of pixels to keep: a thirty-second of the memory that is free, from 64 MiB to 1 GiB.
+
+    Free is what the system says is available, and no more than the limit of the control group.
+
+    Args:
+        system: where the files of the system are.
+    """
+    found: list[int] = []
+    with suppress(OSError, ValueError):
+        lines = (system / "proc/meminfo").read_text(encoding="utf-8").splitlines()
+        found = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    with suppress(OSError, ValueError, AttributeError):
+        found = found or [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError, ValueError):  # the limit is the word "max" where there is none
+        found.append(int((system / "sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
+    return max(LEAST, min(MOST, min(found, default=0) // SHARE))
 
 
 class Pictures:
@@ -21,11 +45,11 @@ class Pictures:
     An image from here is shared by conversations and must not be changed.
 
     Attributes:
-        cap: bytes of pixels that may be kept.
+        cap: bytes of pixels that may be kept; found out with the first image, once a model is loaded, unless given.
         decoded: how many images were decoded.
     """
 
-    def __init__(self, cap: int = CAP) -> None:
+    def __init__(self, cap: int | None = None) -> None:
         self.cap = cap
         self.decoded = 0
         self._kept: OrderedDict[Hashable, Picture] = OrderedDict()
@@ -71,6 +95,8 @@ class Pictures:
 
     def _keep(self, key: Hashable, made: Picture) -> None:
         with self._lock:
+            if self.cap is None:
+                self.cap = room()
             self._kept[key] = made
             self._bytes += _size(made)
             while self._bytes > self.cap:
@@ -78,7 +104,7 @@ class Pictures:
 
 
 def _size(picture: Picture) -> int:
-    return picture.image.width * picture.image.height * 3
+    return picture.image.width * picture.image.height * 4  # Pillow keeps three colours in four bytes
 
 
 class Digests:
