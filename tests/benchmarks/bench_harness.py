@@ -1,8 +1,8 @@
 """What the harness itself costs, with an engine that answers at once: ``make bench-harness``.
 
 CPU milliseconds of a whole evaluation a sample, from an opened engine to ``metrics.json``: text of one turn, one image
-in three turns (with and without storing the crops), and how both grow; peak memory of the process. Each figure is
-taken in a process of its own.
+in three turns (with and without storing the crops), and how both grow; peak memory of the process. Each run is a
+process of its own, and the cases take turns: each runs once before any runs again.
 """
 
 import json
@@ -26,7 +26,8 @@ from prh.harness.settings import resolve
 from prh.harness.task import Dataset
 from prh.harness.types import Call, Sample
 
-# With their resized copies these fit into what is kept of decoded images (`harness.pictures.CAP`); 50 would not.
+# With their resized copies these fit into the least that is kept of decoded images (`harness.pictures.LEAST`), so that
+# the figures do not depend on how much memory is free.
 IMAGES = 30
 CASES = (
     ("text, 1 turn", "text", 1, 1_000),
@@ -84,25 +85,25 @@ def measure(kind, turns, count, folder):
 
 
 def main():
-    if sys.argv[1] == "--one":
+    if sys.argv[1:2] == ["--one"]:
         kind, turns, count = sys.argv[2:]
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(measure(kind, int(turns), int(count), Path(folder))))
         return
     args = arguments(__doc__.splitlines()[0], runs=5, most=100_000)
-    rows = []
-    for title, kind, turns, count in CASES:
-        if count > args.most:
-            continue
-        words = [sys.executable, __file__, "--one", kind, str(turns), str(count)]
-        runs = args.runs if count <= 10_000 else 1
-        found = [
-            json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout) for _ in range(runs)
-        ]
-        rows.append([title, count, median(f["ms"] for f in found), median(f["mb"] for f in found)])
+    cases = [case for case in CASES if case[3] <= args.most]
+    found = [[] for _ in cases]
+    for _ in range(args.runs):
+        for (_, *case), runs in zip(cases, found, strict=True):
+            words = [sys.executable, __file__, "--one", *map(str, case)]
+            made = subprocess.run(words, check=True, capture_output=True, text=True)
+            runs.append(json.loads(made.stdout))
+    rows = [
+        [title, count, *(median(run[name] for run in runs) for name in ("ms", "mb"))]
+        for (title, _, _, count), runs in zip(cases, found, strict=True)
+    ]
     report("The harness alone", ["what", "samples", "CPU ms a sample", "peak MB"], rows, {"runs": args.runs}, args.json)
 
 
 if __name__ == "__main__":
-    sys.argv += [] if len(sys.argv) > 1 else ["--runs", "5"]
     main()
