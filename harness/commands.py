@@ -61,8 +61,8 @@ TOO_MANY_ERRORS = 3
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting of prh.toml, such as limits.turns=3."
 )
 @click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run code of its own.")
-@click.option("--executor", hidden=True, help="Who runs the episodes: `ray`; else this process or its launcher's.")
-@click.option("--track", hidden=True, help="Hand the figures to wandb, trackio or tensorboard.")
+@click.option("--executor", help="Who runs the episodes: `ray`. [default: this process, or its launcher's ranks]")
+@click.option("--track", help="Hand the figures to wandb, trackio or tensorboard.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def eval_command(**options: object) -> None:
     """Evaluate checkpoints on benchmarks.

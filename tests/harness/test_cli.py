@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from prh.harness.commands import eval_command
 from prh.harness.store import read_json, read_manifest, read_records
 
 
@@ -64,6 +65,13 @@ except SystemExit as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY [] CODE 0", done.stderr
+
+
+def test_help_shows_every_option() -> None:
+    assert not [option.name for option in eval_command.params if getattr(option, "hidden", False)]
+    said = prh("eval", "--help").stdout
+    assert "--executor" in said
+    assert "wandb, trackio or" in said
 
 
 @pytest.mark.parametrize(
