@@ -165,6 +165,8 @@ class LmmsFactory:
         """Start lmms-eval with a model. Raises ModelError, UsageError or Prerequisite."""
         if not self.name:
             raise UsageError("name the chat model of lmms-eval, such as --engine lmms:qwen2_5_vl")
+        if options.revision is not None:
+            raise UsageError("the engine lmms takes no model_revision: give the model a folder that holds the revision")
         factor = options.extra.get("factor", "28")
         if not factor.isdigit() or int(factor) < 1:
             raise UsageError(f"option 'factor' of the engine lmms must be a whole number from 1, not {factor!r}")

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from prh.harness.engine import EngineOptions
 from prh.harness.errors import UsageError
 from prh.harness.store import read_json, read_records
-from prh.models.lmms_engine import model_args
+from prh.models.lmms_engine import LmmsFactory, model_args
 from prh.tests.harness.test_cli import prh
 from prh.tests.models.fake_lmms import write_package
 
@@ -58,6 +59,11 @@ def test_arguments_are_no_secrets_and_hold_none():
     assert model_args("m", {"key": "model_version", "token": "True"}) == "model_version=m,token=True"
     with pytest.raises(UsageError, match="`api_key` looks like a secret"):
         model_args("m", {"api_key": KEY})
+
+
+def test_a_revision_is_refused():
+    with pytest.raises(UsageError, match="takes no model_revision"):
+        LmmsFactory("prh_echo").open("some-model", EngineOptions(revision="v1"))
 
 
 def test_a_key_that_a_model_of_lmms_eval_tells_is_nowhere(cache, package, tmp_path):
