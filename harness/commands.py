@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -22,7 +21,7 @@ from .ranks import Executor, run_in_group
 from .record import Record
 from .request import Request
 from .screen import JsonScreen, Screen, print_metrics, print_sensitivity, print_summary
-from .settings import read_config
+from .settings import read_config, read_sets
 from .sharing import Group, executor_options, find_group
 from .store import read_manifest, read_records, runs_below
 from .task import Exports, Profile, Selection
@@ -106,7 +105,7 @@ def eval_command(**options: object) -> None:
 
 
 def _request(args: Mapping[str, object], model: str, task: str, out: Path, command: Sequence[str]) -> Request:
-    overrides = _settings(cast("Sequence[str]", args["sets"]))
+    overrides = read_sets(cast("Sequence[str]", args["sets"]))
     for key in ("protocol", "profile"):
         if args[key] is not None:
             overrides[key] = cast(str, args[key])
@@ -359,24 +358,3 @@ def _slug(model: str) -> str:
     else:
         name = model.rstrip("/").rpartition("/")[2]
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name) or "model"
-
-
-def _settings(sets: Sequence[str]) -> dict[str, Json]:
-    values: dict[str, Json] = {}
-    for text in sets:
-        key, equals, raw = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set {text!r} must be KEY=VALUE, such as limits.turns=3")
-        try:
-            value = cast(Json, tomllib.loads(f"value = {raw}")["value"])
-        except (ValueError, RecursionError):
-            value = raw[:200]
-        place = values
-        *tables, last = key.strip().split(".")
-        for name in tables:
-            inner = place.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"--set {text!r}: `{name}` has a value already")
-            place = inner
-        place[last] = value
-    return values

@@ -86,6 +86,28 @@ def read_config(path: Path | None) -> dict[str, Json]:
     return values
 
 
+def read_sets(sets: Sequence[str]) -> dict[str, Json]:
+    """What ``--set`` gives: ``KEY=VALUE`` with dotted keys and values as TOML, else as text. Raises UsageError."""
+    values: dict[str, Json] = {}
+    for text in sets:
+        key, equals, raw = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text!r} must be KEY=VALUE, such as limits.turns=3")
+        try:
+            value = cast(Json, tomllib.loads(f"value = {raw}")["value"])
+        except (ValueError, RecursionError):
+            value = raw[:200]
+        place = values
+        *tables, last = key.strip().split(".")
+        for name in tables:
+            inner = place.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise UsageError(f"--set {text!r}: `{name}` has a value already")
+            place = inner
+        place[last] = value
+    return values
+
+
 def check_keys(values: Mapping[str, Json], where: str) -> None:
     """Refuse settings that do not exist, and secrets. Raises UsageError."""
     refuse_secrets(values, where)

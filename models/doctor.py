@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 import click
 
 from ..harness import registry
 from ..harness.digests import cache_dir
+from ..harness.errors import UsageError
 from ..harness.manifest import cpu_model, memory_gib
+from ..harness.settings import read_sets, refuse_secrets
 from ..harness.terminal import safe
 from .findings import Finding
 from .probe import probe_server
@@ -78,13 +80,35 @@ def _cache() -> Finding:
 @click.command("doctor")
 @click.argument("server", required=False)
 @click.option("--cell", type=click.IntRange(2), default=28, show_default=True, help="Pixels a side of a visual token.")
-def doctor_command(server: str | None, cell: int) -> None:
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the engine, such as engine.omit=temperature.",
+)
+def doctor_command(server: str | None, cell: int, sets: Sequence[str]) -> None:
     """Check what this machine can run, or what SERVER, such as http://HOST:PORT/v1#NAME, does with images.
 
     Exit code 2 where something is installed but broken, or the server does not see images.
     """
+    extra = _extra(sets)
+    if extra and not server:
+        raise UsageError("--set says how a server is asked; name one, such as http://HOST:PORT/v1#NAME")
     broken = False
-    for finding in probe_server(server, cell) if server else findings():
+    for finding in probe_server(server, cell, extra) if server else findings():
         broken = broken or finding.state == "broken"
         click.echo(f"{finding.state:7} {finding.what:13} {safe(finding.detail)}")
     sys.exit(2 if broken else 0)
+
+
+def _extra(sets: Sequence[str]) -> dict[str, str]:
+    """The options of the table ``engine``. Raises UsageError."""
+    values = read_sets(sets)
+    refuse_secrets(values, "--set")
+    table = values.pop("engine", {})
+    if values or not isinstance(table, dict):
+        raise UsageError("--set takes options of the engine here, such as engine.omit=temperature,top_p,seed")
+    if "factor" in table:
+        raise UsageError("--set engine.factor: give it as --cell here")
+    return {name: str(value) for name, value in table.items()}

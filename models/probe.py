@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from PIL import Image
@@ -22,6 +22,7 @@ from ..harness.types import Call, PixelBudget, Span
 from .findings import Finding
 from .openai_engine import OpenAIEngine, OpenAIFactory
 from .openai_errors import Mask
+from .openai_wire import DOCUMENTED
 
 COLOURS = {
     "red": (220, 20, 20),
@@ -40,22 +41,26 @@ SLACK = 8
 SPEC = TurnSpec(64)
 
 
-def probe_server(model: str, cell: int) -> Iterator[Finding]:
+def probe_server(model: str, cell: int, extra: Mapping[str, str] | None = None) -> Iterator[Finding]:
     """What is found of a server's model, one line each.
 
     Args:
         cell: pixels a side of a visual token, such as 28.
+        extra: options of the engine ``openai``, as an evaluation would be given them.
 
     Raises:
         ModelError: the server cannot be reached or has no such model.
-        UsageError: it is no URL.
+        UsageError: it is no URL, or an option is wrong.
     """
-    found = asyncio.run(_probe(model, {"factor": str(cell), "retries": "1", "timeout": "120"}, cell))
+    chosen = {"retries": "1", "timeout": "120", **(extra or {}), "factor": str(cell)}
+    found = asyncio.run(_probe(model, chosen, cell))
     yield from found
 
 
 async def _probe(model: str, extra: dict[str, str], cell: int) -> list[Finding]:
-    engines = [OpenAIFactory().open(model, EngineOptions(extra={**extra, "mode": mode})) for mode in ("user", "tool")]
+    own = extra.get("mode", "user")
+    modes = (own, "tool" if own == "user" else own)
+    engines = [OpenAIFactory().open(model, EngineOptions(extra={**extra, "mode": mode})) for mode in modes]
     try:
         plain, tool = engines
         found = [_server(plain), await _sees(plain, cell)]
@@ -141,12 +146,16 @@ async def _calls(engine: OpenAIEngine) -> Finding:
     if not isinstance(turn, str) and any(call.name == "look" for call in turn.native_calls):
         return Finding("ok", "functions", "a function was called")
     said = turn if isinstance(turn, str) else turn.text
-    hint = "vllm serve needs --enable-auto-tool-choice --tool-call-parser hermes; or use engine.mode=text"
+    flags = "vllm serve needs --enable-auto-tool-choice --tool-call-parser hermes, SGLang --tool-call-parser qwen"
+    hint = f"{flags}; or use engine.mode=text"
     return Finding("absent", "functions", f"none was called ({Mask('').quote(said)!r}); {hint}")
 
 
 async def _sizes(engine: OpenAIEngine, cell: int) -> Finding:
-    """Whether an image costs a token for each cell of it, up to the largest."""
+    """Whether an image costs a token for each cell of it, up to the largest.
+
+    vLLM and SGLang count what the model sees; what another count means, only its vendor can say.
+    """
     counts: list[int] = []
     for side in SIDES:
         talk = _talk(_picture(side * cell, side * cell, "red", "blue"))
@@ -161,6 +170,11 @@ async def _sizes(engine: OpenAIEngine, cell: int) -> Finding:
         wanted = large**2 - small**2
         if abs(after - before - wanted) > SLACK:
             size = f"{large * cell}x{large * cell}"
+            if engine.server.software not in DOCUMENTED:
+                said = (
+                    f"an image of {size} costs {after - before} tokens more than one of {small * cell}x{small * cell}"
+                )
+                return Finding("absent", "sizes", f"{said}, not {wanted}: it counts or resizes in a way of its own")
             return Finding(
                 "broken",
                 "sizes",

@@ -81,6 +81,33 @@ def test_a_server_that_resizes():
     assert f"costs {1280 - 576} tokens more than one of 672x672, not {64**2 - 24**2}: it is resized" in detail
 
 
+def test_a_server_that_counts_in_a_way_of_its_own():
+    with Seeing(most=1280) as server:
+        server.models[0]["owned_by"] = "somebody"
+        server.software = "somebody"
+        state, detail = states(server)["sizes"]
+    assert state == "absent"
+    assert "it counts or resizes in a way of its own" in detail
+
+
+def test_a_server_that_refuses_fields():
+    """Such as a model that reasons, which takes no temperature: without the option nothing can be told of it."""
+
+    def refuse(handler, request):
+        return Answer({"error": {"message": "no temperature"}}, 400) if "temperature" in request else None
+
+    with Seeing() as server:
+        server.plan.extend([refuse] * 40)
+        assert states(server)["images"][0] == "broken"
+        words = ("doctor", server.url, "--set", "engine.omit=temperature,top_p,seed")
+        done = command(*words)
+        assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 5
+        assert "the engine openai has no option 'omits'" in command(*words[:3], "engine.omits=seed", code=2).stderr
+        assert "engine.factor: give it as --cell" in command(*words[:3], "engine.factor=32", code=2).stderr
+    assert "--set takes options of the engine" in command("doctor", "x", "--set", "limits.turns=1", code=2).stderr
+    assert "name one, such as http" in command("doctor", "--set", "engine.omit=seed", code=2).stderr
+
+
 def test_a_server_that_refuses_large_images_and_one_that_counts_nothing():
     def refuse(handler, request):
         large = [image for image in pictures(request, ("user",)) if image.width > 700]
