@@ -59,10 +59,13 @@ class Screen(Watcher):
         for line in lines:
             click.echo(f"warning   {line}; its episode runs again", err=True)
 
-    def finished(self, record: Record) -> None:
+    def _add(self, record: Record) -> None:
         self.done += 1
         self.errors += record["end"] in ERROR_STATES
         self.new_tokens += cast("dict[str, int]", record["usage"])["new_tokens"]
+
+    def finished(self, record: Record) -> None:
+        self._add(record)
         if record["end"] in ERROR_STATES and self.errors <= 3:
             self._clear()
             click.echo(f"{record['end']}  {safe(str(record['id']))}: {safe(str(record['error']))}", err=True)
@@ -78,7 +81,7 @@ class Screen(Watcher):
         work = self._work()
         tokens = cast(int, work.get("new_tokens", self.new_tokens))
         line = f"{self.done}/{self.total} episodes, {tokens / seconds:.0f} tokens/s, {self.errors} errors"
-        line += "".join(f", {text}" for text in _shares(work))
+        line += "".join(f", {text}" for text in [*_shares(work), *_beside(self.plan.spent if self.plan else {})])
         click.echo(f"\r{line}\x1b[K" if terminal else line, nl=not terminal or self.done == self.total)
 
     def _work(self) -> Mapping[str, Json]:
@@ -102,12 +105,13 @@ class Screen(Watcher):
         folder = shlex.quote(str(result.folder))
         click.echo(f"\nnext      prh show {folder}\n          prh score {folder} --profile {result.metrics['profile']}")
 
-    def _spent(self) -> None:
+    def _seconds(self) -> dict[str, float]:
         """Where the time went: the engine's thread, and beside it media, tools and store."""
-        if self.plan is None:
-            return
         own = cast("Mapping[str, float]", self._work().get("seconds") or {})
-        parts = [f"{name} {seconds:.1f} s" for name, seconds in {**own, **self.plan.spent}.items() if seconds >= 0.05]
+        return {**own, **(self.plan.spent if self.plan else {})}
+
+    def _spent(self) -> None:
+        parts = [f"{name} {seconds:.1f} s" for name, seconds in self._seconds().items() if seconds >= 0.05]
         if parts:
             click.echo("time      " + ", ".join(parts))
 
@@ -120,6 +124,7 @@ class JsonScreen(Screen):
         click.echo(json.dumps({"event": event, **values}, ensure_ascii=True))
 
     def opened(self, plan: Plan, todo: int) -> None:
+        self.plan = plan
         self.total = len(plan.samples) * plan.request.repeats
         self.done = self.total - todo
         identity = cast(Json, dict(plan.identity))
@@ -136,9 +141,20 @@ class JsonScreen(Screen):
         self._say("damaged", lines=list(lines))
 
     def finished(self, record: Record) -> None:
-        self.done += 1
+        self._add(record)
+        work = self._work()
         self._say(
-            "episode", id=record["id"], repeat=record["repeat"], end=record["end"], done=self.done, total=self.total
+            "episode",
+            id=record["id"],
+            repeat=record["repeat"],
+            end=record["end"],
+            done=self.done,
+            total=self.total,
+            errors=self.errors,
+            new_tokens=work.get("new_tokens", self.new_tokens),
+            occupancy=work.get("occupancy"),
+            cache_share=work.get("cache_share"),
+            seconds={name: round(seconds, 3) for name, seconds in self._seconds().items()},
         )
 
     def ended(self, request: Request, result: Result) -> None:
@@ -163,6 +179,11 @@ def _shares(work: Mapping[str, Json]) -> list[str]:
     if whole:
         found.append(" ".join(f"{name} {part / whole:.0%}" for name, part in seconds.items()))
     return found
+
+
+def _beside(spent: Mapping[str, float]) -> list[str]:
+    """Seconds of what runs beside the engine; they overlap, so that they are no shares."""
+    return [" ".join(f"{name} {seconds:.1f} s" for name, seconds in spent.items())] if spent else []
 
 
 def print_metrics(metrics: Mapping[str, Json]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -270,6 +271,17 @@ def test_json_events(tmp_path: Path) -> None:
     events = [json.loads(line) for line in prh(*words).stdout.splitlines()]
     assert [event["event"] for event in events] == ["start", "episode", "episode", "episode", "end"]
     assert events[-1]["metrics"]["metrics"]["accuracy"]["value"] == 1.0
+    last = events[-2]
+    assert (last["done"], last["errors"], set(last["seconds"])) == (3, 0, {"media", "tools", "store"})
+    assert last["new_tokens"] == sum(record["usage"]["new_tokens"] for record in read_records(tmp_path / "run"))  # type: ignore[index, call-overload, misc]
+
+
+def test_the_count_says_where_time_goes(tmp_path: Path) -> None:
+    """Beside the engine too: pictures, operations and the store."""
+    words = ["--task", "vstar-mini", "--limit", "3", "--out", str(tmp_path / "run")]
+    lines = prh("eval", "--model", "oracle", *words).stdout.splitlines()
+    (count,) = [line for line in lines if line.startswith("3/3 episodes")]
+    assert re.search(r", media \d+\.\d s tools \d+\.\d s store \d+\.\d s$", count)
 
 
 def test_repeats_are_episodes_of_their_own(tmp_path: Path) -> None:
