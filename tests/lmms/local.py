@@ -1,6 +1,11 @@
 """A task of lmms-eval over local files, and a chat model of lmms-eval that answers as the fake server does."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 from prh.tests.harness.test_plugins import install
@@ -128,3 +133,21 @@ def write_plugin(site):
     (site / "prh_dummy_plugin.py").write_text(PLUGIN)
     install(site, "prh-dummy", {"lmms_eval.models": {"prh_dummy": "prh_dummy_plugin:manifest"}})
     return site
+
+
+def examples():
+    """The blocks of docs/lmms-eval.md, by name."""
+    text = (Path(__file__).parents[2] / "docs" / "lmms-eval.md").read_text()
+    return dict(re.findall(r"^```sh test=(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+
+
+def shell(text, cwd, names):
+    """What a block prints, with other names in the place of those that need a download or a GPU."""
+    for name, ours in names.items():
+        text = text.replace(name, ours)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-e", "-c", text], capture_output=True, text=True, cwd=cwd, env=environment, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout

@@ -22,7 +22,7 @@ from prh.models.lmms_engine import LmmsFactory, model_args
 from prh.tasks.lmms import LmmsTask
 from prh.tasks.profiles.strict import Strict
 from prh.tasks.vstar_mini import VStarMini
-from prh.tests.lmms.local import write_plugin, write_task
+from prh.tests.lmms.local import examples, shell, write_plugin, write_task
 from prh.tests.models.fake_server import MODEL, Answer, FakeServer, decide, view_of_conversation
 
 COUNT = 14
@@ -166,10 +166,12 @@ def test_errors_are_no_answers_to_lmms_eval(tasks, tmp_path):
     words += ["--output_path", str(tmp_path / "out")]
     with FakeServer() as server:
         server.plan.extend([Answer("no", 400)] * 1000)
-        args = f"model={server.url}#{MODEL},out={tmp_path / 'traces'}"
+        args = f"model={server.url}#{MODEL},out={tmp_path / 'traces'},budget.input=[784,78400]"
         done = command(*words, "--batch_size", "1", "--model_args", args)
     assert "ended in an error, which is no answer" in done.stdout + done.stderr
     assert not list(tmp_path.rglob("*_results.json"))
+    manifest = read_json(tmp_path / "traces" / "prh_local" / "run.json")
+    assert manifest["identity"]["budget"]["input"] == [784, 78400], "a list is one argument"
 
 
 # -- models of lmms-eval as engines ------------------------------------------------------------------------------
@@ -218,6 +220,31 @@ def test_a_failure_is_an_error_and_no_text(samples, tmp_path, fail, said):
     failed = [record for record in records.values() if record["end"] == "engine_error"]
     assert failed
     assert all(said in record["error"] for record in failed)
+
+
+# -- docs/lmms-eval.md -------------------------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_docs(tasks, tmp_path):
+    blocks = examples()
+    assert set(blocks) == {"inside", "tasks", "engine"}
+    with FakeServer() as server:
+        names = {
+            "CKPT": f"{server.url}#{MODEL}",
+            "--tasks vstar_bench": f"--tasks prh_local --include_path {tasks}",
+            "traces/vstar_bench": "traces/prh_local",
+            "/path/to/lmms-environment/bin/python": sys.executable,
+            "lmms:vstar_bench": f"lmms:prh_local@{tasks}",
+            "my_task@my_tasks": f"prh_local@{tasks}",
+        }
+        assert f"prh_local: {COUNT} episodes" in shell(blocks["inside"], tmp_path, names)
+        shell(blocks["tasks"], tmp_path, names)
+        assert server.faults == []
+    for run in ("traces/prh_local", "runs/vstar-lmms", "runs/mine"):
+        assert len(read_records(tmp_path / run)) == COUNT
+    names = {"Qwen/Qwen2.5-VL-7B-Instruct": "no-file", "qwen2_5_vl": "prh_dummy", "vstar": "vstar-mini --limit 2"}
+    shell(blocks["engine"], tmp_path, names)
+    assert len(read_records(tmp_path / "runs" / "qwen-lmms")) == 2
 
 
 def test_what_is_wrong_is_one_line(tasks):

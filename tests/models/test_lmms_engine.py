@@ -8,6 +8,7 @@ from prh.harness.errors import UsageError
 from prh.harness.store import read_json, read_records
 from prh.models.lmms_engine import LmmsFactory, model_args
 from prh.tests.harness.test_cli import prh
+from prh.tests.lmms.local import examples, shell
 from prh.tests.models.fake_lmms import write_package
 
 KEY = "sk-secret-0123456789abcdef"
@@ -27,6 +28,17 @@ def test_the_stand_in_answers(cache, package, tmp_path):
     prh(*WORDS, "--out", str(tmp_path / "run"), "--set", "engine.say=A", **package)
     assert {record["end"] for record in read_records(tmp_path / "run")} == {"answered"}
     assert read_json(tmp_path / "run" / "run.json")["engine"]["args"] == "pretrained=some-model,say=A"
+
+
+def test_the_example_of_the_docs(cache, package, tmp_path, monkeypatch):
+    """With the stand-in's model on a miniature; the other examples of the page need lmms-eval: `make test-lmms`."""
+    for name, value in package.items():
+        monkeypatch.setenv(name, value)
+    blocks = examples()
+    assert set(blocks) == {"inside", "tasks", "engine"}
+    names = {"Qwen/Qwen2.5-VL-7B-Instruct": "no-file", "qwen2_5_vl": "prh_echo", "vstar": "vstar-mini --limit 2"}
+    shell(blocks["engine"], tmp_path, names)
+    assert len(read_records(tmp_path / "runs" / "qwen-lmms")) == 2
 
 
 @pytest.mark.parametrize(
