@@ -29,6 +29,7 @@ from .statistics import (
     holm,
     paired_difference,
     repeats,
+    resampled,
 )
 
 OP_ERROR_RATE = "op_error_rate"
@@ -332,19 +333,13 @@ def _redrawn(
     aggregate: Callable[[int, Sequence[Sequence[str]]], Metric], groups: Sequence[Sequence[str]]
 ) -> tuple[float | None, float | None, float | None]:
     """Low, high and p of a difference of aggregates over resampled clusters."""
-    if len(groups) < 2:
-        return None, None, None
     rng = np.random.default_rng(0)
     found = []
     for _ in range(AGGREGATE_RESAMPLES):
         drawn = [groups[place] for place in rng.integers(0, len(groups), len(groups))]
         before, after = aggregate(0, drawn).value, aggregate(1, drawn).value
-        if before is not None and after is not None:
-            found.append(after - before)
-    values = np.array(found)
-    low, high = np.quantile(values, (0.025, 0.975))
-    p = 2 * min(float((values <= 0).mean()), float((values >= 0).mean()))
-    return float(low), float(high), min(1.0, max(p, 2 / len(values)))
+        found.append(after - before if before is not None and after is not None else math.nan)
+    return resampled(np.array(found), len(groups))
 
 
 def compare_profiles(words: Sequence[str], names: Iterable[str], allow: Sequence[str] = ()) -> dict[str, Comparison]:

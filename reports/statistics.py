@@ -256,6 +256,23 @@ def _percentiles(values: Floats, groups: int) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def resampled(values: Floats, groups: int) -> tuple[float | None, float | None, float | None]:
+    """Low, high and two-sided p of a difference, from its values over resampled clusters; NaN where it has none.
+
+    The interval is that of ``cluster_bootstrap``, None where that is; p is the level at which it would end at 0, and no
+    less than so many draws can tell.
+    """
+    from scipy.special import stdtr
+
+    interval = _percentiles(values, groups) if groups > 1 else None
+    if interval is None:
+        return None, None, None
+    known = values[np.isfinite(values)]
+    share = max(min(float((known <= 0).mean()), float((known >= 0).mean())), 1 / len(known))
+    level = _quantile(min(share, 0.5)) * math.sqrt((groups - 1) / groups)
+    return *interval, float(2 * stdtr(groups - 1, level))
+
+
 def agreement(baseline: Floats, candidate: Floats) -> Agreement:
     """The 2 x 2 table of samples by who has them right; a score of at least ``RIGHT`` counts as right."""
     before, after = np.asarray(baseline) >= RIGHT, np.asarray(candidate) >= RIGHT

@@ -20,6 +20,7 @@ from prh.reports.statistics import (
     pass_chance,
     power,
     repeats,
+    resampled,
     samples_needed,
     samples_to_pass,
     tango,
@@ -197,6 +198,22 @@ def test_the_bootstrap_says_none_where_a_ratio_mostly_has_no_denominator() -> No
     with np.errstate(invalid="ignore", divide="ignore"):
         assert cluster_bootstrap(columns, range(20), lambda sums: sums[..., :1] / sums[..., 1:]) == [None]
     assert cluster_bootstrap(np.ones((3, 1)), ["one"] * 3, lambda sums: sums) == [None]
+
+
+def test_a_p_from_resampling_says_what_the_interval_says() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(0.0, 1.0, 400)
+    for groups in (8, 30, 2000):
+        low, high, _ = resampled(values, groups)
+        assert low is not None
+        assert high is not None
+        for end in (low, high):
+            inside, outside = (resampled(values - end * by, groups)[2] for by in (0.9, 1.1))
+            assert inside is not None
+            assert outside is not None
+            assert inside > 0.05 > outside
+    assert resampled(values, 1) == (None, None, None)
+    assert resampled(np.where(np.arange(400) < 40, np.nan, values), 30) == (None, None, None)
 
 
 def test_the_table_of_who_is_right() -> None:
