@@ -28,11 +28,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 MINIS = vstar-mini,tallyqa-complex-mini,infographicsvqa-mini,mvbench-mini
 
-# Before and after a training on trajectories, on the four miniatures.
+# One warm start reinforced without curiosity and with it, and the best there is, on the four miniatures.
 demo: setup
-	$(BIN)/prh eval --model tiny-base --task $(MINIS) --out runs/demo/tiny-base
+	$(BIN)/prh eval --model tiny-rl-no-curiosity --task $(MINIS) --out runs/demo/tiny-rl-no-curiosity
+	$(BIN)/prh eval --model tiny-rl --task $(MINIS) --out runs/demo/tiny-rl
 	$(BIN)/prh eval --model tiny --task $(MINIS) --out runs/demo/tiny
-	$(BIN)/prh report runs/demo/tiny-base runs/demo/tiny -o runs/demo/report.html
+	$(BIN)/prh report runs/demo/tiny-rl-no-curiosity runs/demo/tiny-rl runs/demo/tiny -o runs/demo/report.html
 	@echo; echo "Look at an episode: $(BIN)/prh show runs/demo/tiny/vstar-mini direct_attributes/0000"
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
