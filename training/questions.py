@@ -60,8 +60,7 @@ def _questions(part: QueryPart, config: GrpoConfig, root: Path, defaults: Mappin
     chosen = [one for one in dataset.samples if not part.slices or set(part.slices) & {one.category, *one.slices}]
     chosen = chosen[: part.limit or None]
     if not chosen:
-        wanted = f"of a category or in a slice of {list(part.slices)}"
-        raise UsageError(f"data of {part.task}: no question of its train split is {wanted}")
+        raise UsageError(f"data of {part.task}: no question of its train split is of `slices` {list(part.slices)}")
     profile = load_profile(config.rollout.profile)
     check_reads(profile, task)
     sampling: dict[str, Json] = {"temperature": config.rollout.temperature, "top_p": 1.0}
