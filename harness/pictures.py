@@ -15,13 +15,13 @@ from PIL import Image
 from .media import Picture, decode, pixel_digest, resize
 from .types import Size
 
-LEAST, MOST = 1 << 26, 1 << 30
+LEAST, MOST = 1 << 26, 1 << 27
 # Several processes may share a machine, each with pictures of its own beside a model.
-SHARE = 32
+SHARE = 256
 
 
 def room(system: Path = Path("/")) -> int:
-    """Bytes of pixels to keep: a thirty-second of the memory that is free, from 64 MiB to 1 GiB.
+    """Bytes of pixels to keep: a share of the memory that is free, one in 256, from 64 MiB to 128 MiB.
 
     Free is what the system says is available, and no more than the limit of the control group.
 

@@ -72,10 +72,10 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("available", "limit", "expected"),
     [
-        (16 * GIB, None, GIB // 2),
-        (16 * GIB, "max", GIB // 2),
-        (16 * GIB, str(4 * GIB), GIB // 8),
-        (2 * GIB, str(4 * GIB), GIB // 16),
+        (24 * GIB, None, 96 * GIB // 1024),
+        (24 * GIB, "max", 96 * GIB // 1024),
+        (64 * GIB, str(20 * GIB), 80 * GIB // 1024),
+        (20 * GIB, str(64 * GIB), 80 * GIB // 1024),
         (GIB // 8, "max", LEAST),
         (1000 * GIB, "max", MOST),
     ],
