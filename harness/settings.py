@@ -97,15 +97,26 @@ def read_sets(sets: Sequence[str]) -> dict[str, Json]:
             value = cast(Json, tomllib.loads(f"value = {raw}")["value"])
         except (ValueError, RecursionError):
             value = raw[:200]
-        place = values
-        *tables, last = key.strip().split(".")
-        for name in tables:
-            inner = place.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"--set {text!r}: `{name}` has a value already")
-            place = inner
-        place[last] = value
+        put(values, key.strip(), value, f"--set {text!r}")
     return values
+
+
+def put(values: dict[str, Json], key: str, value: Json, where: str) -> None:
+    """Set what a dotted key names, in tables that are made where they are missing.
+
+    Args:
+        where: how the error begins.
+
+    Raises:
+        UsageError: a part of the key before the last has a value that is no table.
+    """
+    *tables, last = key.split(".")
+    for name in tables:
+        inner = values.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{where}: `{name}` has a value already")
+        values = inner
+    values[last] = value
 
 
 def check_keys(values: Mapping[str, Json], where: str) -> None:

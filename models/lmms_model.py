@@ -33,7 +33,7 @@ from ..harness.media import Media
 from ..harness.record import Record, final_text, key_of
 from ..harness.request import Request, data_options, engine_options, error_share
 from ..harness.scoring import check_reads
-from ..harness.settings import check_keys, resolve
+from ..harness.settings import check_keys, put, resolve
 from ..harness.store import read_records
 from ..harness.task import DataOptions, Dataset, Row, Task
 from ..harness.types import ERROR_STATES, AnswerKind, Chance, Json, Metric, Sample
@@ -224,14 +224,7 @@ def nested(settings: Mapping[str, Json]) -> dict[str, Json]:
     """Settings with dotted names as tables, and texts that are lists or tables read as TOML. Raises UsageError."""
     values: dict[str, Json] = {}
     for key, value in settings.items():
-        place = values
-        *tables, last = key.split(".")
-        for name in tables:
-            inner = place.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"{key}={value}: `{name}` has a value already")
-            place = inner
-        place[last] = _value(key, value)
+        put(values, key, _value(key, value), f"--model_args: {key}={value}")
     return values
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import cast
@@ -56,13 +55,9 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
 
 
 def _retries(manifest: Mapping[str, Json]) -> str:
-    """How often a server was asked again, by what made it necessary; of all writers where there were several."""
-    writers = cast("list[Json]", manifest.get("writers") or [manifest.get("engine")])
-    count: Counter[str] = Counter()
-    for writer in writers:
-        for kind, times in _table(_table(writer).get("retries")).items():
-            count[kind] += int(finite(times) or 0)
-    return _pairs(dict(count))
+    """How often a server was asked again, by what made it necessary; the engine's counts are those of all writers."""
+    found = _table(_table(manifest.get("engine")).get("retries"))
+    return _pairs({kind: int(finite(times) or 0) for kind, times in found.items()})
 
 
 def _table(value: Json) -> Mapping[str, Json]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ..harness.errors import UsageError
+from ..harness.settings import put
 from ..harness.types import Json
 from .examples import MASKS, WEIGHINGS, check_choice
 from .schedule import Optimisation
@@ -273,12 +274,5 @@ def override(values: dict[str, Json], sets: Sequence[str]) -> dict[str, Json]:
             value = text
         except (ValueError, RecursionError):  # what Python itself does not take: digits or brackets by the thousand
             raise UsageError(f"--set {key}: its value is too long a number, or nested too deep") from None
-        table = values
-        *path, last = key.split(".")
-        for name in path:
-            below = table.setdefault(name, {})
-            if not isinstance(below, dict):
-                raise UsageError(f"--set {key}: {name} is no table")
-            table = below
-        table[last] = value
+        put(values, key, value, f"--set {key}")
     return values

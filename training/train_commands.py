@@ -106,7 +106,7 @@ def tiny_command(out: Path, recipe: str, until: str, sets: tuple[str, ...]) -> N
     with installed():
         from . import tiny
     with stoppable(STOPPED):
-        made = tiny.make(build(tiny.TinyConfig, override(values, sets)), out, until, click.echo, SCREENS)
+        made = tiny.make(build(tiny.TinyConfig, override(values, sets)), out, until, click.echo, (Screen, RoundScreen))
     click.echo(f"wrote {made}")
     click.echo(f"next  prh eval --model {made} --task vstar-mini")
 
@@ -191,9 +191,6 @@ class RoundScreen(Screen):
         speed = row["rollout_tokens_per_second"]
         more = f"  {cast(float, speed):.0f} tokens/s" if speed else ""
         return f"{figures}  filtered {row['groups_filtered']}/{row['groups']}{more}"
-
-
-SCREENS = (Screen, RoundScreen)
 
 
 def _shown(value: Json) -> str:

@@ -53,7 +53,8 @@ def test_a_page_says_which_gpu_it_was_and_how_often_a_server_was_asked_again(wri
     manifest = read_manifest(run)
     manifest["environment"]["gpu"] = "NVIDIA H200"  # type: ignore[index, call-overload]
     told: Json = {"name": "openai", "retries": {"429": 2, "timeout": 1}}
-    manifest |= {"engine": told, "writers": [told, told]} if writers else {"engine": told}
+    both: Json = {"name": "openai", "retries": {"429": 4, "timeout": 2}}
+    manifest |= {"engine": both, "writers": [told, told]} if writers else {"engine": told}
     write_json(run / "run.json", manifest)
     page = report([str(run)], Options(images="none"))
     assert "NVIDIA H200, " in page
