@@ -56,6 +56,7 @@ class SightConfig:
         windows: close-ups cut out of each picture.
         batch: images a step.
         editions: how many are looked at; ``turn``: steps after which the oldest gives way to a new one.
+        precision: "bf16", or "no" for float32, which is faster where a processor has no units for bfloat16.
         save: steps between checkpoints.
     """
 
@@ -66,6 +67,7 @@ class SightConfig:
     batch: int = 64
     editions: int = 3
     turn: int = 500
+    precision: str = "bf16"
     save: int = 500
     seed: int = 0
 
@@ -178,7 +180,7 @@ def _step(config: SightConfig, tower: Tower, made: Sequence[Glance], labels: Lab
     tower.train()
     rng = np.random.default_rng([config.seed, step])
     chosen = [made[int(place)] for place in rng.integers(len(made), size=config.batch)]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
         seen = tower([one.image for one in chosen], labels)
     weight = torch.tensor([rare])
     loss = torch.zeros(())

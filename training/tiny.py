@@ -26,6 +26,7 @@ from ..harness.store import read_json, write_json
 from ..harness.types import Json
 from . import checkpoints
 from .config import SftConfig, build, override, read_recipe
+from .examples import check_choice
 from .grpo import train as reinforce
 from .grpo_config import GrpoConfig
 from .practice import PracticeConfig, practise
@@ -78,6 +79,8 @@ def make(
     Raises:
         PrhError: a setting does not fit, a folder holds something else, or a part ended early.
     """
+    for name, part in (("sight", config.sight), ("practice", config.practice), ("further", config.further)):
+        check_choice(part.precision, ("no", "bf16"), f"{name}.precision")
     start = time.process_time()
     base = make_base(config, out, say)
     made = publish(base, out / "tiny-base", say)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from prh.harness.errors import UsageError
 from prh.training import tiny
 from prh.training.config import build, override, read_recipe
 from prh.training.tiny import TinyConfig
@@ -89,3 +90,11 @@ def test_what_is_done_is_left_alone(made):
 
 def names(out):
     return sorted(path.name for path in out.glob("tiny-*"))
+
+
+def test_an_unknown_precision_is_refused_before_anything_is_drawn(tmp_path):
+    values, _ = read_recipe("tiny")
+    config = build(TinyConfig, override(values, ["sight.precision=fp16"]))
+    with pytest.raises(UsageError, match="sight.precision must be one of no, bf16, not 'fp16'"):
+        tiny.make(config, tmp_path / "out", "base", print)
+    assert not (tmp_path / "out").exists()
