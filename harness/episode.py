@@ -115,7 +115,7 @@ async def _converse(trajectory: Trajectory, engine: Engine, setting: Setting) ->
     while True:
         turn = await engine.turn(conversation, _spec(trajectory, setting))
         calls = turn.native_calls or protocol.parse(turn.text)
-        conversation.commit(Segment("assistant", (Text(turn.text),), calls, turn.ids, turn.logprobs, turn.finish))
+        conversation.commit(_said(turn, calls))
         _count(trajectory, turn)
         number = conversation.turns
         end: EndState | None = None
@@ -135,6 +135,11 @@ async def _converse(trajectory: Trajectory, engine: Engine, setting: Setting) ->
             return end
         if not await _observe(trajectory, calls, setting):
             return "image_limit"
+
+
+def _said(turn: Turn, calls: tuple[Call | BadCall, ...]) -> Segment:
+    spent = {"new_tokens": turn.usage.new_tokens, "seconds": turn.seconds}
+    return Segment("assistant", (Text(turn.text),), calls, turn.ids, turn.logprobs, turn.finish, **spent)
 
 
 def _spec(trajectory: Trajectory, setting: Setting) -> TurnSpec:
@@ -181,7 +186,8 @@ async def _observe(trajectory: Trajectory, calls: tuple[Call | BadCall, ...], se
         parts += protocol.render_error(OperationError("limit", message), surplus[0], conversation)
         trajectory.operations += _refused(surplus, number, message, setting)
     answers = _answers(calls, [*starts, len(parts)])
-    conversation.commit(Segment(protocol.observation_role, tuple(parts), answers=answers), items, shown)
+    spent = time.perf_counter() - start
+    conversation.commit(Segment(protocol.observation_role, tuple(parts), answers=answers, seconds=spent), items, shown)
     _spend(trajectory, "operations", start)
     return True
 

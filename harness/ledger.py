@@ -50,6 +50,8 @@ class Segment:
         finish: why the turn ended, for assistant segments.
         trained: whether a trainer's loss covers it.
         answers: of an observation of native calls: each call's id, and how many of the parts answer it, in order.
+        new_tokens: of an assistant's turn, as its engine counts them.
+        seconds: wall seconds that a turn took its engine, or an observation its operations.
     """
 
     role: Role
@@ -60,6 +62,8 @@ class Segment:
     finish: str = ""
     trained: bool = False
     answers: tuple[tuple[str, int], ...] = ()
+    new_tokens: int = field(default=0, compare=False)
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def text(self) -> str:

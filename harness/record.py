@@ -17,6 +17,7 @@ from .types import AnswerKind, BadCall, Box, Call, Evidence, Json, OperationReco
 SCHEMA = 1
 Record = dict[str, Json]
 VOLATILE = ("crc", "seconds", "usage", "decoders", "attempts")
+VOLATILE_IN_SEGMENTS = ("logprobs", "new_tokens", "seconds")
 
 
 def to_record(trajectory: Trajectory, files: Mapping[int, Sequence[str]]) -> Record:
@@ -70,11 +71,11 @@ def failure(sample: Sample, repeat: int, error: str) -> Record:
 def canonical(record: Mapping[str, Json]) -> Record:
     """The part of a record that must be equal in two runs of the same thing.
 
-    Drops seconds, usage, attempts, video decoders, checksums and log-probabilities.
+    Drops seconds, usage, attempts, video decoders, checksums and log-probabilities, those of single turns too.
     """
     kept: Record = {key: value for key, value in record.items() if key not in VOLATILE}
     segments = cast("list[dict[str, Json]]", record.get("segments", []))
-    kept["segments"] = [{k: v for k, v in segment.items() if k != "logprobs"} for segment in segments]
+    kept["segments"] = [{k: v for k, v in segment.items() if k not in VOLATILE_IN_SEGMENTS} for segment in segments]
     return kept
 
 
@@ -193,4 +194,7 @@ def _segment(segment: Segment) -> Json:
             value["ids"] = list(segment.ids)
         if segment.logprobs is not None:
             value["logprobs"] = [round(value, 6) for value in segment.logprobs]
+        value["new_tokens"] = segment.new_tokens
+    if segment.seconds:
+        value["seconds"] = round(segment.seconds, 6)
     return value

@@ -34,11 +34,11 @@ def scored_part(record: Record) -> Record:
 
 def _shared(value: Json) -> Json:
     """The same value, its keys and its short texts in memory once however many records have them."""
+    if isinstance(value, str):
+        return sys.intern(value) if len(value) <= SHORT else value
     if isinstance(value, dict):
-        return {sys.intern(key): _shared(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_shared(part) for part in value]
-    return sys.intern(value) if isinstance(value, str) and len(value) <= SHORT else value
+        return {sys.intern(key): _shared(part) if part else part for key, part in value.items()}
+    return [_shared(part) for part in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

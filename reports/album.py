@@ -7,10 +7,13 @@ only what was decoded here is embedded.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +24,7 @@ from ..harness.media import decode, inside, read_bytes
 from ..harness.types import Size
 
 Images = Literal["thumb", "full", "none"]
+Coder = Literal["AVIF", "WEBP"]
 COLUMNS = 4
 MIME = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 # Longest sides that a thumbnail may have: the first at which all of a report's are about BUDGET bytes, or the last.
@@ -53,12 +57,14 @@ class Album:
     Attributes:
         images: ``thumb``, ``full`` or ``none``.
         side: longest side of a thumbnail of a source image.
+        coder: how thumbnails are written: photographs are smaller as AVIF, drawings as WebP, in half the time.
         stored: by key, in the order in which they came.
         missing: files that are not there or are no images.
     """
 
     images: Images
     side: int = SIDES[0]
+    coder: Coder = "WEBP"
     stored: dict[str, Stored] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     _known: dict[tuple[Path, tuple[str, ...], int], str] = field(default_factory=dict)
@@ -72,12 +78,18 @@ class Album:
         """
         if images != "thumb":
             return cls(images)
-        album = cls(images)
-        for album.side in SIDES:
-            weights = [len(album.stored[key].uri) * 3 / 4 for run, name in probes if (key := album.add(run, [name]))]
-            if not weights or pictures * sum(weights) / len(weights) <= BUDGET:
-                break
-        return cls(images, album.side)
+        decoded = _decoded(probes)
+        if not decoded:
+            return cls(images)
+
+        @cache
+        def weight(side: int, coder: Coder) -> float:
+            return pictures * sum(len(_thumbnail(image, side, coder)) for image in decoded) / len(decoded)
+
+        coders: list[Coder] = ["AVIF", "WEBP"] if features.check("avif") else ["WEBP"]
+        coder = min(coders, key=lambda one: weight(SIDES[-1], one))
+        place = bisect_left(SIDES[:-1], True, key=lambda side: weight(side, coder) <= BUDGET)
+        return cls(images, SIDES[place], coder)
 
     def add(self, run: Path, files: Sequence[str], share: float = 1.0) -> str:
         """Embed an image, or the frames of a video as one sheet; returns its key, empty where it cannot be shown.
@@ -99,22 +111,32 @@ class Album:
             key = f"{digest[:20]}-{side}"
             if key not in self.stored:
                 whole = len(sources) == 1
-                self.stored[key] = _single(sources[0], side) if whole else _sheet(sources, side)
+                coder = self.coder
+                self.stored[key] = _single(sources[0], side, coder) if whole else _sheet(sources, side, coder)
         except DataError as error:
             self.missing.add(str(error))
             return ""
         return key
 
 
-def _single(source: bytes, side: int) -> Stored:
+def _decoded(probes: Sequence[tuple[Path, str]]) -> list[Image.Image]:
+    """Those of some pictures that can be read."""
+    found = []
+    for run, name in probes:
+        with contextlib.suppress(DataError):
+            found.append(decode(read_bytes(inside(run, name), name), "picture").image)
+    return found
+
+
+def _single(source: bytes, side: int, coder: Coder) -> Stored:
     picture = decode(source, "picture")
     if not side and picture.suffix:
         return Stored(_uri(source, MIME[picture.suffix]), picture.size)
     image = _within(picture.image, side)
-    return Stored(_encoded(image, lossless=not side), Size(*image.size))
+    return Stored(_encoded(image, coder if side else None), Size(*image.size))
 
 
-def _sheet(sources: Sequence[bytes], side: int) -> Stored:
+def _sheet(sources: Sequence[bytes], side: int, coder: Coder) -> Stored:
     """Frames in rows of ``COLUMNS``, each in a cell as large as the first."""
     frames = [_within(decode(source, "frame").image, side) for source in sources]
     cell = frames[0].size
@@ -124,7 +146,7 @@ def _sheet(sources: Sequence[bytes], side: int) -> Stored:
         sheet.paste(frame if frame.size == cell else frame.resize(cell), place)
     if max(sheet.size) > 16383:  # more than WebP holds
         sheet = _within(sheet, 16383)
-    return Stored(_encoded(sheet, lossless=not side), Size(*cell), COLUMNS, len(frames))
+    return Stored(_encoded(sheet, coder if side else None), Size(*cell), COLUMNS, len(frames))
 
 
 def _within(image: Image.Image, side: int) -> Image.Image:
@@ -136,19 +158,27 @@ def _within(image: Image.Image, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
 
 
-def _encoded(image: Image.Image, *, lossless: bool) -> str:
-    """An image as small as a browser takes it: AVIF where Pillow has it, else WebP."""
+def _encoded(image: Image.Image, coder: Coder | None) -> str:
+    """An image as a ``data:`` address, lossless where no coder is named."""
+    if coder:
+        return _uri(_coded(image, coder), f"image/{coder.lower()}")
     buffer = io.BytesIO()
-    if lossless:
-        fmt = "WEBP" if max(image.size) <= 16383 else "PNG"
-        image.save(buffer, fmt, **({"lossless": True, "quality": 60, "method": 2} if fmt == "WEBP" else {}))
-    elif features.check("avif"):
-        fmt = "AVIF"
-        image.save(buffer, fmt, quality=40, speed=9, max_threads=1)  # threads would change the bytes
-    else:
-        fmt = "WEBP"
-        image.save(buffer, fmt, quality=50, method=2)
+    fmt = "WEBP" if max(image.size) <= 16383 else "PNG"
+    image.save(buffer, fmt, **({"lossless": True, "quality": 60, "method": 2} if fmt == "WEBP" else {}))
     return _uri(buffer.getvalue(), f"image/{fmt.lower()}")
+
+
+def _thumbnail(image: Image.Image, side: int, coder: Coder) -> bytes:
+    return _coded(_within(image, side), coder)
+
+
+def _coded(image: Image.Image, coder: Coder) -> bytes:
+    buffer = io.BytesIO()
+    if coder == "AVIF":
+        image.save(buffer, coder, quality=40, speed=9, max_threads=1)  # threads would change the bytes
+    else:
+        image.save(buffer, coder, quality=50, method=2)
+    return buffer.getvalue()
 
 
 def _uri(data: bytes, mime: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..harness import registry
 from ..harness.errors import UsageError
 from ..harness.types import Metric
 from .compare import LOWER, Comparison, Delta, Result
@@ -242,16 +243,24 @@ def _ratio(delta: Delta, value: float | None, base: float | None, most: float) -
 
 
 def check_limits(comparison: Comparison, limits: GateLimits) -> None:
-    """Refuse limits on what no candidate has: a misspelt metric must not pass for one that holds. Raises UsageError."""
+    """Refuse limits on what no candidate has: a misspelt name must not pass for one that holds. Raises UsageError.
+
+    Where every candidate lacks a task of the baseline's, no verdict is had that a limit could be missing from.
+    """
     known = {
         task.task: list(dict.fromkeys([ERROR_SHARE, *(d.metric for r in task.results for d in r.deltas)]))
         for task in comparison.tasks
     }
+    every = [task.task for task in comparison.tasks]
+    absent = {name for label in comparison.candidates for name in lacking(label, comparison).values()}
+    absent -= {*every, *lacking(comparison.baseline, comparison).values()}
     for task, own in limits.tasks.items():
+        if task not in (*every, *absent) and ":" not in task and task not in registry.names("tasks"):
+            raise UsageError(f"`gate.tasks.{task}`: {registry.unknown('tasks', task, registry.names('tasks'))}")
         for name in sorted(own.named):
             if task in known and name not in known[task]:
                 raise UsageError(f"`gate.tasks.{task}.limits.{name}`: {task} has {', '.join(known[task])}")
-    every = {name for names in known.values() for name in names}
+    metrics = {name for names in known.values() for name in names}
     for name in limits.every.limits:
-        if name not in every:
-            raise UsageError(f"`gate.limits.{name}`: no task has it; there are {', '.join(sorted(every))}")
+        if name not in metrics and not absent:
+            raise UsageError(f"`gate.limits.{name}`: no task has it; there are {', '.join(sorted(metrics))}")

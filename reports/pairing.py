@@ -5,9 +5,11 @@ A blocking mismatch makes a difference no evidence; another one is worth knowing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -58,6 +60,7 @@ class Pairing:
     baseline_only: tuple[str, ...]
     candidate_only: tuple[str, ...]
     mismatches: tuple[Mismatch, ...] = field(default=())
+    _known: dict[str, tuple[Floats, Floats]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def comparable(self) -> bool:
@@ -76,8 +79,17 @@ class Pairing:
 
     def values(self, metric: str, ids: Sequence[str]) -> tuple[Floats, Floats] | None:
         """Baseline and candidate, samples x seeds, repeats averaged; None where an episode has no such value."""
-        sides = [_matrix(side, metric, ids) for side in (self.baseline, self.candidate)]
-        return (sides[0], sides[1]) if sides[0] is not None and sides[1] is not None else None
+        if metric not in self._known:
+            self._known[metric] = (_matrix(self.baseline, metric, self.ids), _matrix(self.candidate, metric, self.ids))
+        before, after = self._known[metric]
+        if ids is not self.ids:
+            places = [self._places[name] for name in ids]
+            before, after = before[places], after[places]
+        return None if np.isnan(before).any() or np.isnan(after).any() else (before, after)
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {name: place for place, name in enumerate(self.ids)}
 
     def parts(self) -> dict[str, list[str]]:
         """Paired samples by category and by slice, as ``category:NAME`` and ``slice:NAME``."""
@@ -91,8 +103,8 @@ class Pairing:
         return dict(sorted(found.items()))
 
 
-def _matrix(runs: Sequence[Run], metric: str, ids: Sequence[str]) -> Floats | None:
-    """Samples x checkpoints; runs of one checkpoint are repeats of each other."""
+def _matrix(runs: Sequence[Run], metric: str, ids: Sequence[str]) -> Floats:
+    """Samples x checkpoints, NaN where an episode has no value; runs of one checkpoint are repeats of each other."""
     models: dict[str, list[Run]] = {}
     for run in runs:
         models.setdefault(run.model, []).append(run)
@@ -101,10 +113,7 @@ def _matrix(runs: Sequence[Run], metric: str, ids: Sequence[str]) -> Floats | No
         column = []
         for name in ids:
             own = [outcome.value(metric) for run in same for outcome in run.by_sample[name]]
-            known = [value for value in own if value is not None]
-            if len(known) < len(own):
-                return None
-            column.append(sum(known) / len(known))
+            column.append(math.nan if None in own else sum(cast("list[float]", own)) / len(own))
         columns.append(column)
     return np.array(columns, float).T.reshape(len(ids), len(models))
 

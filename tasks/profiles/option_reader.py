@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from ...harness.types import LETTERS
@@ -65,18 +66,37 @@ class OptionReader:
     """
 
     def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = choices
         self.letters = LETTERS[: len(choices)]
-        self.plain = tuple(map(plain, choices))
-        self.texts: dict[str, str] = {}
-        for letter, choice, key in zip(self.letters, choices, self.plain, strict=False):
+
+    # A letter in a box is read without these, which cost as much as reading a record.
+    @cached_property
+    def plain(self) -> tuple[str, ...]:
+        """The options' texts without case and punctuation."""
+        return tuple(map(plain, self.choices))
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """The letter that a plain text means; empty where several options have it."""
+        found: dict[str, str] = {}
+        for letter, choice, key in zip(self.letters, self.choices, self.plain, strict=False):
             if key and key.upper() not in tuple(self.letters):
-                known = self.texts.setdefault(key, letter)
-                if known and choices[self.letters.index(known)].strip() != choice.strip():
-                    self.texts[key] = ""
-        self.longest = sorted(self.texts, key=len, reverse=True)
+                known = found.setdefault(key, letter)
+                if known and self.choices[self.letters.index(known)].strip() != choice.strip():
+                    found[key] = ""
+        return found
+
+    @cached_property
+    def longest(self) -> list[str]:
+        """The plain texts, longest first."""
+        return sorted(self.texts, key=len, reverse=True)
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Where a reply names an option."""
         spaced = [r"\s+".join(map(re.escape, text.split())) for text in self.longest]
         options = "|".join(f"(?P<t{i}>(?<!\\w)(?i:{text})(?!\\w))" for i, text in enumerate(spaced))
-        self.pattern = re.compile("|".join(filter(None, (options, _BRACKETED, _BARE))), re.MULTILINE)
+        return re.compile("|".join(filter(None, (options, _BRACKETED, _BARE))), re.MULTILINE)
 
     def form(self, content: str) -> str | None:
         """The answer in a box: ``B``, ``(b)``, ``Option B.``, ``B: lion`` or an option's exact text."""

@@ -224,6 +224,7 @@ MISTAKES = {
     "[gate.limits]\nrapr = {min = 'much'}": "must be a number from 0",
     "[gate.limits]\nrappr = {min = 0.3}": "no task has it",
     "[gate.tasks.vstar-mini.limits]\nanls = {min = 0.3}": "vstar-mini has",
+    "[gate.tasks.vstar-mni]\nmargin = 0.03": "did you mean vstar-mini",
 }
 
 
@@ -301,6 +302,19 @@ def test_several_tasks_are_judged_together(tmp_path: Path) -> None:
     more = (tmp_path / "new", "--baseline", tmp_path / "old" / "vstar-mini", "--json")
     found = json.loads(gate(*more, cwd=tmp_path, code=0).stdout)
     assert found["notes"] == ["old has no run of tallyqa-complex-mini: not judged"]
+
+
+@pytest.mark.parametrize("where", ["gate.limits", "gate.tasks.infographicsvqa-mini.limits"])
+def test_a_limit_on_a_task_that_the_candidate_lacks_is_no_wrong_use(where: str, tmp_path: Path) -> None:
+    """The runs are what is wrong, so that it ends with 4; a misspelt task or metric is wrong use still."""
+    for name in ("old", "new"):
+        make(tmp_path / name / "vstar-mini", SAME, model=name)
+    make(tmp_path / "old" / "infographicsvqa-mini", [1] * 9, model="old", task="infographicsvqa-mini")
+    words = (tmp_path / "new", "--baseline", tmp_path / "old")
+    done = gate(*words, "--json", cwd=tmp_path, settings=f"[{where}]\nanls = {{min = 0.5}}", code=4)
+    assert "new has no run of infographicsvqa-mini" in json.loads(done.stdout)["sentence"]
+    alone = (tmp_path / "new", "--baseline", tmp_path / "old" / "vstar-mini")
+    gate(*alone, cwd=tmp_path, settings=f"[{where}]\nanls = {{min = 0.5}}", code=2 if where == "gate.limits" else 0)
 
 
 def test_seeds_are_judged_as_one_training(tmp_path: Path) -> None:
