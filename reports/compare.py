@@ -256,16 +256,18 @@ def _summed(pairing: Pairing, costs: Sequence[str]) -> list[Delta]:
     ids, sides = pairing.ids, (pairing.baseline, pairing.candidate)
     clusters = pairing.clusters(ids)
     tables = [_table(side, costs, ids) for side in sides]
-    intervals = cluster_bootstrap(np.concatenate(tables, 1), clusters, _gaps)
+    names = (OP_ERROR_RATE, *costs)
+    found = iter(cluster_bootstrap(np.concatenate(tables, 1), clusters, _sides_and_gaps))
+    spans = [[next(found) for _ in names] for _ in range(3)]
     means = [_means(table.sum(0)) for table in tables]
     deltas = []
-    for place, name in enumerate((OP_ERROR_RATE, *costs)):
-        own = [_metric(column[place], None, len(ids)) for column in means]
+    for place, name in enumerate(names):
+        own = [_metric(column[place], span[place], len(ids)) for column, span in zip(means, spans, strict=False)]
         if name == OP_ERROR_RATE:
             own = [_op_errors(side, ids) for side in sides]
-        gap = _metric(means[1][place] - means[0][place], intervals[place], len(ids))
-        found = Difference(gap.value, gap.low, gap.high, None, len(ids), len(set(clusters)), "bootstrap")
-        deltas.append(Delta(name, "", own[0], own[1], found))
+        gap = _metric(means[1][place] - means[0][place], spans[2][place], len(ids))
+        change = Difference(gap.value, gap.low, gap.high, None, len(ids), len(set(clusters)), "bootstrap")
+        deltas.append(Delta(name, "", own[0], own[1], change))
     return deltas
 
 
@@ -286,10 +288,11 @@ def _means(sums: Floats) -> Floats:
     return np.concatenate([rate, sums[..., 2:-1] / sums[..., -1:]], -1)
 
 
-def _gaps(sums: Floats) -> Floats:
-    """Candidate minus baseline, of the sums of both sides' tables beside each other."""
+def _sides_and_gaps(sums: Floats) -> Floats:
+    """Baseline, candidate, and the second minus the first, of the sums of both sides' tables beside each other."""
     width = sums.shape[-1] // 2
-    return _means(sums[..., width:]) - _means(sums[..., :width])
+    before, after = _means(sums[..., :width]), _means(sums[..., width:])
+    return np.concatenate([before, after, after - before], -1)
 
 
 def _op_errors(side: Sequence[Run], ids: Sequence[str]) -> Metric:

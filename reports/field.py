@@ -12,7 +12,8 @@ from ..harness.task import Row
 from ..harness.types import Metric
 from .compare import Comparison, Result, compare_entrants
 from .episodes import visible
-from .runs import Entrant, Outcome, Run, load_all
+from .runs import COSTS, Entrant, Outcome, Run, load_all
+from .statistics import average
 
 MOST = 24
 LONGEST_LABEL = 120
@@ -50,13 +51,12 @@ class Stand:
         return sum(run.episodes for run in self.runs)
 
     def rate(self, metric: str, outcomes: Sequence[Outcome] | None = None) -> Metric:
-        """The mean of a score, a rate or a cost over episodes, with an interval where it lies in [0, 1]."""
+        """The mean of a score, a rate or a cost over episodes, with its interval."""
         own = self.outcomes if outcomes is None else outcomes
         known = [(value, o.row.cluster) for o in own if (value := o.value(metric)) is not None]
-        values = [value for value, _ in known]
-        if values and (min(values) < 0 or max(values) > 1):
-            return Metric(sum(values) / len(values), None, None, len(values))
-        return mean(values, [cluster for _, cluster in known])
+        values, clusters = [value for value, _ in known], [cluster for _, cluster in known]
+        bounded = metric not in COSTS and all(0 <= value <= 1 for value in values)
+        return mean(values, clusters) if bounded else average(values, clusters)
 
     def op_errors(self, kinds: Sequence[tuple[bool, str]] | None = None) -> Metric:
         """Failed over attempted operations; n counts the operations."""

@@ -110,7 +110,9 @@ def _part_row(delta: Delta) -> Line:
 def _value(delta: Delta, metric: Metric) -> str:
     if is_rate(delta):
         return percent(metric)
-    return NONE if metric.value is None else f"{metric.value:.4g}"
+    if metric.value is None or metric.low is None or metric.high is None:
+        return NONE if metric.value is None else f"{metric.value:.4g}"
+    return f"{metric.value:.4g} [{metric.low:.4g}, {metric.high:.4g}]"
 
 
 def _difference(delta: Delta) -> str:

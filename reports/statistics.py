@@ -247,6 +247,16 @@ def cluster_bootstrap(
     return [_percentiles(column, groups) for column in np.concatenate(values).T]
 
 
+def average(values: Sequence[float], clusters: Sequence[Hashable]) -> Metric:
+    """A mean without bounds, such as of what a sample costs, with its interval by drawing whole clusters."""
+    n = len(values)
+    if not n:
+        return Metric(None, None, None, 0)
+    columns = np.column_stack([np.asarray(values, float), np.ones(n)])
+    [interval] = cluster_bootstrap(columns, clusters, lambda sums: sums[..., :1] / sums[..., 1:])
+    return Metric(sum(values) / n, *(interval or (None, None)), n)
+
+
 def _percentiles(values: Floats, groups: int) -> tuple[float, float] | None:
     known = values[np.isfinite(values)]
     if len(known) < 0.95 * len(values):
