@@ -7,8 +7,9 @@ text are made visible, and what is longer than a page can bear is cut with a cou
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -45,6 +46,7 @@ class Reader:
     album: Album
     coordinates: str
     systems: list[str]
+    _places: dict[str, int] = field(default_factory=dict)
 
     def sample(self, record: Record, *, pictures: bool) -> Table:
         """What the runs share of a sample: the question, its media and where its answer is to be seen."""
@@ -61,7 +63,7 @@ class Reader:
         }
 
     def episode(self, record: Record, score: Mapping[str, Json] | None, *, pictures: bool) -> Table:
-        """One repeat: how it ended, what was read in it, and its turns."""
+        """One repeat: how it ended, what was read in it, how sure it was, and its turns."""
         usage, seconds = cast(Table, record["usage"]), cast(Table, record["seconds"])
         media = {cast(int, item["index"]): item for item in _rows(record, "media")}
         segments = _rows(record, "segments")
@@ -74,6 +76,7 @@ class Reader:
             "scores": score["scores"] if score else {},
             "system": self._system(segments),
             "prompt": visible(next((text_of(s) for s in segments if s["role"] == "user"), "")),
+            "sure": confidence(segments),
             "turns": self._turns(record, segments, media, pictures=pictures),
             "boxes": self._boxes(record, media),
             "frames": _frames(record),
@@ -84,10 +87,12 @@ class Reader:
 
     def _system(self, segments: Sequence[Table]) -> int:
         text = next((text_of(segment) for segment in segments if segment["role"] == "system"), "")
-        shown = visible(text)
-        if shown not in self.systems:
-            self.systems.append(shown)
-        return self.systems.index(shown)
+        if text not in self._places:
+            shown = visible(text)
+            if shown not in self.systems:
+                self.systems.append(shown)
+            self._places[text] = self.systems.index(shown)
+        return self._places[text]
 
     def _media(self, item: Table, *, pictures: bool) -> Table:
         files = [str(name) for name in cast("list[Json]", item["files"])]
@@ -114,12 +119,13 @@ class Reader:
         for segment in segments:
             if segment["role"] == "assistant":
                 number = len(turns) + 1
-                ids = segment.get("ids")
                 turns.append(
                     {
                         "text": visible(text_of(segment)),
                         "finish": segment.get("finish", ""),
-                        "tokens": len(ids) if isinstance(ids, list) else None,
+                        "tokens": _tokens(segment),
+                        "seconds": finite(segment.get("seconds")),
+                        "operating": None,
                         "operations": [_operation(o) for o in operations if o["turn"] == number],
                         "told": "",
                         "shown": [],
@@ -128,6 +134,7 @@ class Reader:
             elif turns and segment["role"] != "system":
                 shown = [media[index] for index in _references(segment) if index in media]
                 turns[-1]["told"] = visible(text_of(segment), 2000)
+                turns[-1]["operating"] = finite(segment.get("seconds"))
                 turns[-1]["shown"] = [self._media(item, pictures=pictures) for item in shown]
         return cast("list[Json]", turns[:MOST_TURNS])
 
@@ -159,6 +166,23 @@ class Reader:
                 }
             )
         return found
+
+
+def confidence(segments: Sequence[Table]) -> float | None:
+    """The geometric mean of the probabilities of the last turn's tokens; None where they are not recorded."""
+    last = next((segment for segment in reversed(segments) if segment["role"] == "assistant"), {})
+    values = last.get("logprobs")
+    numbers = [finite(value) for value in values] if isinstance(values, list) else []
+    known = [number for number in numbers if number is not None]
+    return round(math.exp(min(0.0, sum(known) / len(known))), 3) if known else None
+
+
+def _tokens(segment: Table) -> int | None:
+    """How many tokens a turn has: as its engine counted them, or its ids; None where neither is recorded."""
+    counted, ids = finite(segment.get("new_tokens")), segment.get("ids")
+    if counted is not None:
+        return int(counted)
+    return len(ids) if isinstance(ids, list) else None
 
 
 def _operation(operation: Table) -> Json:

@@ -73,7 +73,7 @@ def report(words: Sequence[str], options: Options) -> str:
 
 def _evaluations(shown: Field, packed: Packed, album: Album, options: Options) -> Table:
     roles = ["baseline", *[""] * (len(shown.labels) - 1)] if len(shown.labels) > 1 else [""]
-    tasks = [task_view(shown, task, packed.operations) for task in shown.tasks]
+    tasks = [task_view(shown, task, packed) for task in shown.tasks]
     return {
         **heading(shown),
         "entrants": [

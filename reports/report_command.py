@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -61,6 +62,7 @@ def report_command(
     from .limits import read_limits
     from .report import Options, report
 
+    gc.disable()  # what is read is kept to the end: looking for garbage among it takes a tenth of the time
     limits = read_limits(read_config(config), margin)
     options = Options(cast("Images", images), profile, (*limits.allow, *allow), limits)
     page = report(runs, options).encode()

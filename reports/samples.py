@@ -7,7 +7,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -17,52 +17,20 @@ from ..harness.errors import OPERATION_ERRORS, OperationErrorKind, StoreError
 from ..harness.journal import decode_line
 from ..harness.record import Record
 from ..harness.store import journals, read_run
-from ..harness.types import END_STATES, Box, EndState, Json
+from ..harness.types import END_STATES, EndState, Json
 from .album import CROP_SHARE, Album, Images
 from .episodes import Reader, Table, visible
 from .field import Field, Stand, TaskField
+from .kept import Cell, Kept, Spent, interest
 from .reproduce import command_of, quote
 from .runs import Outcome, Run
 
 CHUNK = 24
 PICTURED = 600
 PROBES = 6
-RIGHT = 0.5
+# Of a turn as an episode has it: what ``Spent`` adds up.
+SPENT = ("tokens", "seconds", "operating")
 RIGHT_MARK, WRONG_MARK, ERROR_MARK = "\u25cf", "\u25cb", "\u25b3"
-
-
-@dataclass(slots=True)
-class Cell:
-    """What the index says of one entrant's episodes of a sample."""
-
-    score: float | None = None
-    ends: int = 0
-    operations: int = 0
-    turns: int = 0
-    faults: int = 0
-    answer: str = ""
-    boxes: list[Json] = field(default_factory=list)
-
-    def row(self) -> Json:
-        score = None if self.score is None else round(self.score, 4)
-        return [score, self.ends, self.operations, self.turns, self.faults, self.answer]
-
-
-@dataclass(slots=True)
-class Kept:
-    """What was read of one sample, by entrant: cells, and episodes as JSON texts in order of run and repeat."""
-
-    shared: Table
-    cells: dict[int, Cell] = field(default_factory=dict)
-    episodes: dict[int, list[str]] = field(default_factory=dict)
-
-    @property
-    def category(self) -> str:
-        return str(self.shared["category"])
-
-    @property
-    def slices(self) -> list[str]:
-        return cast("list[str]", self.shared["slices"])
 
 
 @dataclass(frozen=True)
@@ -72,6 +40,8 @@ class Packed:
     Attributes:
         index, chunks: compressed, in base 64.
         operations: (failed, cluster) of every call, by task, entrant and operation.
+        spent: what turns took, by task, entrant and number of the turn, from 1.
+        kept: what was read of each sample, by task and id.
         rows: of the table that is shown without JavaScript, by task and sample.
         pictured: how many of how many samples have pictures.
     """
@@ -79,6 +49,8 @@ class Packed:
     index: str
     chunks: Sequence[str]
     operations: Mapping[tuple[int, int, str], Sequence[tuple[bool, str]]]
+    spent: Mapping[tuple[int, int, int], Spent]
+    kept: Mapping[int, Mapping[str, Kept]]
     rows: Sequence[Table]
     pictured: tuple[int, int]
 
@@ -93,6 +65,7 @@ class Gatherer:
         self.album = Album.sized(images, pictures, [probe for task in whole.tasks for probe in _probes(task)])
         self.systems: list[str] = []
         self.operations: dict[tuple[int, int, str], list[tuple[bool, str]]] = {}
+        self.spent: dict[tuple[int, int, int], Spent] = {}
         self.kept: dict[int, dict[str, Kept]] = {}
 
     def gather(self) -> Packed:
@@ -120,7 +93,8 @@ class Gatherer:
         }
         chunks = [deflated(f"[{','.join(whole[at : at + CHUNK])}]") for at in range(0, len(whole), CHUNK)]
         shown = sum(len(names) for names in self.pictured.values())
-        return Packed(deflated(json.dumps(index)), chunks, self.operations, rows, (shown, len(whole)))
+        pictured = (shown, len(whole))
+        return Packed(deflated(as_json(index)), chunks, self.operations, self.spent, self.kept, rows, pictured)
 
     def _read(self, task: TaskField, stand: Stand, place: int, run: Run) -> None:
         reader = Reader(run.folder, self.album, _coordinates(run), self.systems)
@@ -135,7 +109,10 @@ class Gatherer:
                 raise StoreError(f"{run.folder}, record {name!r} cannot be shown: {error!r}; was it edited?") from None
 
         for row in read_run(run.folder, made)[0]:
-            own = kept.setdefault(str(row["id"]), Kept(cast(Table, row["shared"])))
+            name = str(row["id"])
+            if name not in kept:
+                kept[name] = Kept(cast(Table, row["shared"]), str(row["text"]))
+            own = kept[name]
             own.episodes.setdefault(stand.number, []).append(str(row["episode"]))
             outcome = run.outcomes.get((str(row["id"]), cast(int, row["repeat"])))
             self._count(task, stand, row, own.cells.setdefault(stand.number, Cell()), outcome)
@@ -144,7 +121,12 @@ class Gatherer:
         """What is kept of a record: the episode as JSON text, what the runs share, and what the index counts."""
         name, repeat = str(record["id"]), cast(int, record["repeat"])
         pictures = name in self.pictured[task.number]
+        known = self.kept[task.number].get(name)
+        shared = known.shared if known else reader.sample(record, pictures=pictures)
         episode = reader.episode(record, _score(run.outcomes.get((name, repeat))), pictures=pictures)
+        prompt = shared.setdefault("prompt", episode["prompt"])
+        if episode["prompt"] == prompt:
+            del episode["prompt"]
         calls = cast("list[Table]", record["operations"])
         return {
             "id": name,
@@ -154,10 +136,12 @@ class Gatherer:
                 {1 << OPERATION_ERRORS.index(cast(OperationErrorKind, c["error"])) for c in calls if c["error"]}
             ),
             "calls": [[visible(str(call["name"]) or "unreadable", 60), call["error"]] for call in calls],
-            "turns": len(cast("list[Json]", episode["turns"])),
+            "turns": [[turn[part] for part in SPENT] for turn in cast("list[Table]", episode["turns"])],
             "boxes": episode["boxes"],
-            "episode": json.dumps(episode | {"run": place, "key": f"{key}{repeat}"}, allow_nan=False),
-            "shared": None if name in self.kept[task.number] else _finite(reader.sample(record, pictures=pictures)),
+            "sure": episode["sure"],
+            "episode": as_json(episode | {"run": place, "key": f"{key}{repeat}"}),
+            "shared": shared,
+            "text": None if known else as_json(shared),
         }
 
     def _count(self, task: TaskField, stand: Stand, row: Table, cell: Cell, outcome: Outcome | None) -> None:
@@ -165,14 +149,20 @@ class Gatherer:
         cell.ends |= cast(int, row["ends"])
         cell.faults |= cast(int, row["faults"])
         cell.operations = max(cell.operations, len(calls))
-        cell.turns = max(cell.turns, cast(int, row["turns"]))
+        turns = cast("list[tuple[int | None, float | None, float | None]]", row["turns"])
+        cell.turns = max(cell.turns, len(turns))
         cell.boxes = cell.boxes or cast("list[Json]", row["boxes"])
+        if outcome is None:
+            return
         for name, kind in calls:
-            if outcome is not None:
-                own = self.operations.setdefault((task.number, stand.number, name), [])
-                own.append((kind is not None, outcome.row.cluster))
-        if outcome is not None and not cell.answer:
-            cell.answer = visible(outcome.row.answer or "", 80)
+            own = self.operations.setdefault((task.number, stand.number, name), [])
+            own.append((kind is not None, outcome.row.cluster))
+        for number, turn in enumerate(turns, 1):
+            self.spent.setdefault((task.number, stand.number, number), Spent()).add(*turn)
+        cell.answer = cell.answer or visible(outcome.row.answer or "", 80)
+        cell.answers.append(outcome.row.answer)
+        if row["sure"] is not None:
+            cell.likely.append(cast(float, row["sure"]))
 
     def _task(self, task: TaskField, own: Mapping[str, Kept], first: int) -> Table:
         for name, kept in own.items():
@@ -221,16 +211,13 @@ class Gatherer:
         ]
 
 
+as_json = json.JSONEncoder(allow_nan=False).encode
+
+
 def deflated(text: str) -> str:
     """Text as raw deflate in base 64, as a browser's ``deflate-raw`` reads it."""
     packer = zlib.compressobj(6, zlib.DEFLATED, -15)
     return base64.b64encode(packer.compress(text.encode()) + packer.flush()).decode("ascii")
-
-
-def _finite(value: Table) -> Table:
-    """The same table. Raises ValueError where it holds a number that JSON has no name for."""
-    json.dumps(value, allow_nan=False)
-    return value
 
 
 def _coordinates(run: Run) -> str:
@@ -299,39 +286,14 @@ def _probes(task: TaskField) -> list[tuple[Path, str]]:
 
 def _ranks(names: Sequence[str], own: Mapping[str, Kept], candidate: int) -> list[int]:
     """Places of the samples, in order of ``names``, when the most instructive come first."""
-    order = sorted(names, key=lambda name: (*_interest(own[name], candidate), name))
+    order = sorted(names, key=lambda name: (*interest(own[name], candidate), name))
     places = {name: place for place, name in enumerate(order)}
     return [places[name] for name in names]
 
 
-def _interest(kept: Kept, candidate: int) -> tuple[float, float, float]:
-    """Lost, won, errors, disagreement, in this order; within each, far apart in score, then in where they looked."""
-    before, after = kept.cells.get(0), kept.cells.get(candidate)
-    if before is None or after is None:
-        return (9, 0, 0)
-    if candidate == 0:
-        return (1 if before.score is None else 0 if before.score < RIGHT else 2, 0, -before.operations)
-    apart = -_apart(before.boxes, after.boxes)
-    if before.score is None or after.score is None:
-        return (2, 0, apart)
-    group = {(True, False): 0, (False, True): 1, (False, False): 4, (True, True): 5}
-    rank = group[before.score >= RIGHT, after.score >= RIGHT]
-    if rank == 4 and before.answer != after.answer:
-        rank = 3
-    return (rank, -abs(before.score - after.score), apart)
-
-
-def _apart(before: Sequence[Json], after: Sequence[Json]) -> float:
-    """How differently two episodes looked: 1 less the best overlap of their boxes; 1 where only one looked."""
-    if not before or not after:
-        return float(bool(before) != bool(after))
-    sides = [[Box(*cast("list[float]", cast(Table, box)["asked"])) for box in boxes] for boxes in (before, after)]
-    return 1 - max(one.iou(other) for one in sides[0] for other in sides[1])
-
-
 def _sample_json(kept: Kept, entrants: int) -> str:
     episodes = ",".join(f"[{','.join(kept.episodes.get(number, []))}]" for number in range(entrants))
-    return f'{json.dumps(kept.shared)[:-1]},"episodes":[{episodes}]}}'
+    return f'{kept.text[:-1]},"episodes":[{episodes}]}}'
 
 
 def _static(task: TaskField, name: str, kept: Kept, entrants: int) -> Table:
@@ -350,4 +312,4 @@ def _said(cell: Cell | None) -> str:
         return "\u2013"
     if cell.score is None:
         return f"{ERROR_MARK} error"
-    return f"{RIGHT_MARK if cell.score >= RIGHT else WRONG_MARK} {cell.answer or 'no answer'}"
+    return f"{RIGHT_MARK if cell.right else WRONG_MARK} {cell.answer or 'no answer'}"

@@ -15,7 +15,9 @@ from .compare import LOWER, OP_ERROR_RATE, Delta, Result
 from .episodes import Table, visible
 from .field import Field, Stand, TaskField
 from .links import link, part_link
+from .samples import Packed
 from .statistics import Repeats
+from .turns import turn_rows
 from .wording import DASH, chance, gap, interval, is_rate, name_of, number, several, signed, valued
 
 CARDS = ("rapr", "op_error_rate", "turns", "new_tokens", "seconds")
@@ -29,7 +31,7 @@ SHAPES = "\u25a0\u25cf\u25c6\u25b2\u25bc"
 Operations = Mapping[tuple[int, int, str], Sequence[tuple[bool, str]]]
 
 
-def task_view(field: Field, task: TaskField, operations: Operations) -> Table:
+def task_view(field: Field, task: TaskField, packed: Packed) -> Table:
     """Everything that is shown of one task."""
     return {
         "number": task.number,
@@ -40,7 +42,8 @@ def task_view(field: Field, task: TaskField, operations: Operations) -> Table:
         "association": _association(field, task),
         "faults": _faults(field, task),
         "ends": cast(Json, _ends(field, task)),
-        "operations": _operations(field, task, operations),
+        "operations": _operations(field, task, packed.operations),
+        "turns": cast(Json, turn_rows(field, task, packed.spent, BAR // 2)),
         "sensitivity": cast(Json, _sensitivity(field, task)),
         **_chart(field, task),
         "repeats": _repeats(field, task),

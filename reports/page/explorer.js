@@ -46,7 +46,7 @@ async function unpack(id) {
   return decoded.get(id);
 }
 
-// An entrant's episodes of a sample are [score, ends, operations, turns, faults, answer]; null where it has none.
+// An entrant's episodes of a sample are [score, ends, operations, turns, faults, answer, confidence]; null where it has none.
 const side = cell => !cell ? "none" : cell[0] === null ? "error" : cell[0] >= 0.5 ? "right" : "wrong";
 
 function outcome(sample) {
@@ -118,7 +118,11 @@ function filter() {
   ].filter(Boolean);
   shown = task().samples.filter(sample => tests.every(test => test(sample)));
   const most = number => sample => Math.max(...sides.map(one => sample.cells[one] ? sample.cells[one][number] : 0));
-  const by = { ops: most(2), turns: most(3) }[state.sort];
+  const surely = sample => {
+    const cell = sample.cells[candidate()];
+    return side(cell) === "wrong" ? cell[6] ?? -0.5 : -1;
+  };
+  const by = { ops: most(2), turns: most(3), sure: surely }[state.sort];
   if (by) shown.sort((a, b) => by(b) - by(a) || a.place - b.place);
   else if (state.sort !== "id") shown.sort((a, b) => a.ranks[candidate()] - b.ranks[candidate()] || a.place - b.place);
 }
@@ -196,7 +200,7 @@ function syncFilters() {
   fill("ops", "any", ["0", "1", "2", "3+", "1+"]);
   fill("turns", "any", ["1", "2", "3", "4+"]);
   fill("end", "all", index.ends, value => value.replaceAll("_", " "));
-  const sorts = { id: "id", ops: "most operations", turns: "most turns" };
+  const sorts = { sure: "surest errors", id: "id", ops: "most operations", turns: "most turns" };
   fill("sort", "most instructive", Object.keys(sorts), value => sorts[value]);
   const against = find("vs");
   against.closest("label").hidden = index.entrants.length < 3;

@@ -233,7 +233,8 @@ function light(turn) {
 
 function strips(sides) {
   const most = Math.max(0, ...sides.map(one => one.episode.turns.length));
-  const grid = make("div", { class: sides.length > 1 ? "strips two" : "strips" }, ...sides.map(stripHead));
+  const longest = Math.max(...sides.map(one => timed(one.episode)));
+  const grid = make("div", { class: sides.length > 1 ? "strips two" : "strips" }, ...sides.map(one => stripHead(one, longest)));
   for (let turn = 1; turn <= most; turn++) for (const one of sides) {
     const own = one.episode.turns[turn - 1];
     grid.append(own ? turnCard(own, turn, one) : make("div", { class: "turn absent" }, `${one.label} had ended`));
@@ -241,14 +242,41 @@ function strips(sides) {
   return grid;
 }
 
-function stripHead(one) {
+function stripHead(one, longest) {
   const { episode } = one, total = episode.seconds.total;
   const picker = one.episodes.length < 2 ? null : make("select", {
     "aria-label": `Repeat of ${one.label}`, onchange: event => go({ [`repeat${one.number}`]: event.target.value }, { keep: true }),
   }, ...one.episodes.map(other => make("option", { value: other.key, selected: other === episode }, other.key)));
   return make("div", { class: `strip-head in-${one.number % 5}` }, tag(one), make("span", {}, one.label), picker,
-    make("small", { class: "num" }, `${count(episode.tokens, "token")}${total ? ` · ${total.toFixed(2)} s` : ""} · ${episode.end.replaceAll("_", " ")}`));
+    make("small", { class: "num" }, `${count(episode.tokens, "token")}${total ? ` · ${total.toFixed(2)} s` : ""} · ${episode.end.replaceAll("_", " ")}`), timeline(one, longest));
 }
+
+const lasted = seconds => `${seconds < 0.1 ? seconds.toFixed(3) : seconds.toFixed(2)} s`;
+
+function cost(turn) {
+  return [
+    turn.tokens === null ? "" : count(turn.tokens, "token"),
+    turn.seconds === null ? "" : lasted(turn.seconds),
+    turn.operating === null ? "" : `operations ${lasted(turn.operating)}`,
+  ].filter(Boolean).join(" · ");
+}
+
+// A bar as long as the turns and operations of an episode took, next to those of the other run; the rest is no turn's.
+function timeline(one, longest) {
+  const turns = one.episode.turns, parts = turns.flatMap((turn, at) => [[at + 1, turn.seconds, "engine"], [at + 1, turn.operating, "operating"]]);
+  const shown = parts.filter(([, seconds]) => seconds > 0);
+  if (!shown.length) return null;
+  const words = turns.map((turn, at) => `turn ${at + 1}: ${cost(turn)}`).join("; ");
+  const bar = make("div", { class: "timeline", role: "img", "aria-label": `Time of ${one.label}: ${words}`, title: words });
+  for (const [turn, seconds, kind] of shown) {
+    const part = make("i", { class: `${hue(turn)} ${kind}`, "data-turn": turn, ...hover(turn) });
+    part.style.width = `${100 * seconds / longest}%`;
+    bar.append(part);
+  }
+  return bar;
+}
+
+const timed = episode => episode.turns.reduce((sum, turn) => sum + (turn.seconds || 0) + (turn.operating || 0), 0);
 
 function turnCard(own, turn, one) {
   const said = own.text.replace(/<tool_call>[\s\S]*?(<\/tool_call>|$)/g, "").trim();
@@ -256,7 +284,7 @@ function turnCard(own, turn, one) {
   const words = make("div", { class: "said", dir: "auto", tabindex: long ? "0" : null }, said);
   return make("div", { class: `turn ${hue(turn)}`, "data-turn": turn, "data-run": one.number, ...hover(turn) },
     make("div", { class: "bar-line" }, chip(one, turn), make("span", {}, `turn ${turn}`),
-      own.tokens === null ? null : make("span", { class: "num" }, count(own.tokens, "token")), own.finish && own.finish !== "stop" ? make("span", {}, own.finish) : null),
+      cost(own) && make("span", { class: "num" }, cost(own)), own.finish && own.finish !== "stop" ? make("span", {}, own.finish) : null),
     !said ? null : long ? make("details", {}, make("summary", {}, `Thought, ${said.length.toLocaleString("en")} characters`), words) : words,
     ...own.operations.map(operation),
     own.told && own.operations.some(one => one.error) ? make("details", {}, make("summary", {}, "What it was told"), make("pre", { tabindex: "0" }, own.told)) : null,
@@ -292,11 +320,19 @@ function panels(sample, whole, sides) {
         make("dt", {}, "rule"), make("dd", {}, episode.rule || "–"),
         make("dt", {}, "accepted"), make("dd", { dir: "auto" }, whole.gold.join(" · ")),
         make("dt", {}, "score"), make("dd", { class: "num" }, scores || `none: ${episode.end.replaceAll("_", " ")}`),
+        ...(sure(sample, one) ? [make("dt", {}, "confidence"), make("dd", { class: "num" }, sure(sample, one))] : []),
         ...(episode.error ? [make("dt", {}, "error"), make("dd", {}, episode.error)] : [])),
-      make("details", {}, make("summary", {}, "Prompt"), make("pre", { class: "raw", tabindex: "0" }, index.systems[episode.system] || ""), make("pre", { class: "raw", tabindex: "0" }, episode.prompt)),
+      make("details", {}, make("summary", {}, "Prompt"), make("pre", { class: "raw", tabindex: "0" }, index.systems[episode.system] || ""), make("pre", { class: "raw", tabindex: "0" }, episode.prompt ?? whole.prompt)),
       make("pre", { class: "shell", tabindex: "0" }, copy, command),
       make("p", { class: "note" }, `manifest ${index.tasks[task().number].manifests[one.number][episode.run]} · repeat ${episode.repeat}`));
   }));
+}
+
+function sure(sample, one) {
+  const found = sample.cells[one.number][6], { episode } = one;
+  const said = found === null || one.episodes.length < 2 ? "" : `${found.toFixed(2)}: share of its repeats that gave its commonest answer`;
+  const likely = episode.sure === null ? "" : `${episode.sure.toFixed(2)}: probability of a token of the last turn, geometric mean`;
+  return [said, likely].filter(Boolean).join("; ");
 }
 
 async function copyText(text, button) {
