@@ -155,7 +155,7 @@ def _within(image: Image.Image, side: int) -> Image.Image:
         return image
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
+    return image.resize(size, Image.Resampling.HAMMING, reducing_gap=1.5)
 
 
 def _encoded(image: Image.Image, coder: Coder | None) -> str:
