@@ -30,6 +30,8 @@ MIME = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 # Longest sides that a thumbnail may have: the first at which all of a report's are about BUDGET bytes, or the last.
 SIDES = (640, 512, 416, 336, 288, 240, 208)
 BUDGET = 1_100_000
+# How much larger than its side a thumbnail may be to be a whole part of its image.
+ROUNDING = 1.12
 CROP_SHARE = 0.6
 FRAME_SIDE = 112
 
@@ -56,7 +58,7 @@ class Album:
 
     Attributes:
         images: ``thumb``, ``full`` or ``none``.
-        side: longest side of a thumbnail of a source image.
+        side: about the longest side of a thumbnail of a source image.
         coder: how thumbnails are written: photographs are smaller as AVIF, drawings as WebP, in half the time.
         stored: by key, in the order in which they came.
         missing: files that are not there or are no images.
@@ -145,17 +147,28 @@ def _sheet(sources: Sequence[bytes], side: int, coder: Coder) -> Stored:
         place = (number % COLUMNS * cell[0], number // COLUMNS * cell[1])
         sheet.paste(frame if frame.size == cell else frame.resize(cell), place)
     if max(sheet.size) > 16383:  # more than WebP holds
-        sheet = _within(sheet, 16383)
+        sheet = _scaled(sheet, 16383)
     return Stored(_encoded(sheet, coder if side else None), Size(*cell), COLUMNS, len(frames))
 
 
 def _within(image: Image.Image, side: int) -> Image.Image:
-    """The image with no side above ``side``; 0 leaves it as it is."""
-    if not side or max(image.size) <= side:
+    """The image with no side above ``side``, or little above it where that is a whole part; 0 leaves it as it is.
+
+    A pixel of a whole part is the plain mean of a square of pixels: sharper than resampling, and four times as fast.
+    """
+    longest = max(image.size)
+    if not side or longest <= side:
         return image
+    part = longest // side
+    if part > 1 and longest <= ROUNDING * part * side:
+        return image.reduce(part)
+    return _scaled(image, side)
+
+
+def _scaled(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.HAMMING, reducing_gap=1.5)
+    return image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
 
 
 def _encoded(image: Image.Image, coder: Coder | None) -> str:

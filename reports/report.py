@@ -119,7 +119,7 @@ def _pictures_note(packed: Packed, album: Album, images: Images) -> str:
     if pictured < whole:
         most = f"{whole:,} samples. The pictures of the {pictured:,} most instructive ones are in this file"
         return f"{most}; of the others it names the files. `--images full` embeds all."
-    kind = "as they are" if images == "full" else f"at most {album.side} pixels wide or high"
+    kind = "as they are" if images == "full" else f"about {album.side} pixels wide or high"
     return f"{whole:,} samples with their pictures, {kind}. Boxes are drawn in the source image's own pixels."
 
 
