@@ -138,8 +138,16 @@ async def _converse(trajectory: Trajectory, engine: Engine, setting: Setting) ->
 
 
 def _said(turn: Turn, calls: tuple[Call | BadCall, ...]) -> Segment:
-    spent = {"new_tokens": turn.usage.new_tokens, "seconds": turn.seconds}
-    return Segment("assistant", (Text(turn.text),), calls, turn.ids, turn.logprobs, turn.finish, **spent)
+    return Segment(
+        "assistant",
+        (Text(turn.text),),
+        calls,
+        turn.ids,
+        turn.logprobs,
+        turn.finish,
+        new_tokens=turn.usage.new_tokens,
+        seconds=turn.seconds,
+    )
 
 
 def _spec(trajectory: Trajectory, setting: Setting) -> TurnSpec:

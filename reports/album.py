@@ -90,7 +90,7 @@ class Album:
 
         coders: list[Coder] = ["AVIF", "WEBP"] if features.check("avif") else ["WEBP"]
         coder = min(coders, key=lambda one: weight(SIDES[-1], one))
-        place = bisect_left(SIDES[:-1], -BUDGET, key=lambda side: -weight(side, coder))
+        place = bisect_left(range(len(SIDES) - 1), -BUDGET, key=lambda at: -round(weight(SIDES[at], coder)))
         return cls(images, SIDES[place], coder)
 
     def add(self, run: Path, files: Sequence[str], share: float = 1.0) -> str:

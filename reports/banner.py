@@ -29,14 +29,21 @@ GLYPHS = {
 }
 
 
-def banner(field: Field, limits: GateLimits) -> Table:
+def verdicts_on(field: Field, limits: GateLimits) -> list[Verdict]:
+    """The verdict on each candidate that shares a task with the baseline; none for one run. Raises UsageError."""
+    if field.comparison is None:
+        return []
+    check_limits(field.comparison, limits)
+    shared = {result.label for task in field.comparison.tasks for result in task.results}
+    return [verdict_on(label, field.comparison, limits) for label in field.comparison.candidates if label in shared]
+
+
+def banner(field: Field, verdicts: Sequence[Verdict], limits: GateLimits) -> Table:
     """The verdict: the gravest of every candidate's, a row for each task; for one run its figures."""
     if field.comparison is None:
         return _alone(field)
     comparison = field.comparison
-    check_limits(comparison, limits)
-    shared = {result.label for task in comparison.tasks for result in task.results}
-    verdicts = [verdict_on(label, comparison, limits) for label in comparison.candidates if label in shared]
+    shared = {verdict.candidate for verdict in verdicts}
     apart = [line for label in comparison.candidates if label not in shared for line in lacking(label, comparison)]
     worst = max(verdicts, key=lambda verdict: GRAVITY.index(verdict.state))
     rows = [_row(verdict, task, len(verdicts) > 1) for verdict in verdicts for task in verdict.tasks]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
-from ..harness.errors import UsageError
+from ..harness.errors import PrhError, UsageError
+from ..harness.evaluate import answer_tag, sensitivity
 from ..harness.intervals import mean
 from ..harness.task import Row
 from ..harness.types import Metric
@@ -16,6 +18,8 @@ from .runs import COSTS, Entrant, Outcome, Run, load_all
 from .statistics import average
 
 MOST = 24
+# Above this many episodes the other profiles are left to `prh score --profile all`, which takes its time.
+READ_AGAIN = 1000
 LONGEST_LABEL = 120
 
 
@@ -49,6 +53,23 @@ class Stand:
     def episodes(self) -> int:
         """All its episodes, errors included."""
         return sum(run.episodes for run in self.runs)
+
+    @cached_property
+    def profiles(self) -> Mapping[str, Metric]:
+        """The primary metric of the same replies under every profile that has rules for the task; none of many runs."""
+        run = self.runs[0]
+        if self.episodes > READ_AGAIN:
+            return {}
+        try:
+            tag = answer_tag(str(run.identity.get("protocol")))
+            every = cast("dict[str, dict[str, float | None]]", sensitivity(run.folder, run.task, tag))
+        except PrhError:
+            return {}
+        return {
+            name: Metric(own["value"], own["low"], own["high"], int(own["n"] or 0))
+            for name, own in every.items()
+            if "error" not in own
+        }
 
     def rate(self, metric: str, outcomes: Sequence[Outcome] | None = None) -> Metric:
         """The mean of a score, a rate or a cost over episodes, with its interval."""

@@ -34,7 +34,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         lines += [f"### {escape(block.title)}", ""]
         lines += [f"- {escape(line)}" for line in block.first] + [""] * bool(block.first)
         for header, rows in block.tables:
-            lines += [*_table((header, rows)), ""]
+            lines += [*table_lines((header, rows)), ""]
         lines += [f"{escape(line)}  " for line in block.last] + [""] * bool(block.last)
     lines += [f"- {escape(line)}" for line in comparison.missing]
     return "\n".join(lines).rstrip() + "\n"
@@ -42,20 +42,22 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def sensitivity_markdown(comparisons: Mapping[str, Comparison]) -> str:
     """The difference of the primary metric under each profile."""
-    return "\n".join(["### By answer profile", "", *_table(sensitivity_table(comparisons))]) + "\n"
+    return "\n".join(["### By answer profile", "", *table_lines(sensitivity_table(comparisons))]) + "\n"
 
 
-def verdict_markdown(verdict: Verdict, comparison: Comparison) -> str:
-    """The verdict first, what was checked, then the comparison folded away."""
+def verdict_markdown(verdict: Verdict, comparison: Comparison | None = None) -> str:
+    """The verdict first, what was checked, then the comparison, where it is given, folded away."""
     title = f"## {MARKS[verdict.state]}: {escape(verdict.candidate)} against {escape(verdict.baseline)}"
     rows = [(task.task, check.name, MARKS[check.state], check.text) for task in verdict.tasks for check in task.checks]
-    table = _table((("task", "check", "result", ""), tuple(rows)), "---")
+    table = table_lines((("task", "check", "result", ""), tuple(rows)), "---")
     notes = [f"- {escape(note)}" for note in verdict.notes]
-    folded = ["<details><summary>All figures</summary>", "", comparison_markdown(comparison), "</details>"]
+    folded = []
+    if comparison:
+        folded = ["<details><summary>All figures</summary>", "", comparison_markdown(comparison), "</details>"]
     return "\n".join([title, "", escape(verdict.sentence), "", *table, "", *notes, *folded]) + "\n"
 
 
-def _table(table: Table, rest: str = "---:") -> Iterable[str]:
+def table_lines(table: Table, rest: str = "---:") -> Iterable[str]:
     """Lines of a table, its first column to the left and the ``rest`` as given."""
     header, rows = table
     yield "| " + " | ".join(map(escape, header)) + " |"

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from ..harness.errors import Prerequisite, UsageError
 from ..harness.types import Json
 from . import baselines, curves, provenance
 from .album import Album, Images
-from .banner import GLYPHS, banner, heading
+from .banner import GLYPHS, banner, heading, verdicts_on
+from .documents import SCHEMA
 from .episodes import Table, visible
 from .field import Field, field_of
+from .gate import Verdict
 from .limits import GateLimits
 from .runs import entrants
 from .samples import Gatherer, Packed
 from .sections import comparability, differences
+from .summary import evaluations_json, report_markdown, trainings_json
 from .views import SHAPES, task_view
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+Form = Literal["html", "json", "md"]
 SCRIPTS = ("explorer.js", "sample.js", "start.js")
 # The table for a page without JavaScript shows so many rows; the rest is in the run folders.
 STATIC_ROWS = 1000
@@ -50,28 +55,53 @@ class Options:
 
 def report(words: Sequence[str], options: Options) -> str:
     """The page about runs and trainings as the command line names them, the baseline first. Raises PrhError."""
+    return documents(words, options, ["html"])["html"]
+
+
+def documents(words: Sequence[str], options: Options, forms: Sequence[Form]) -> dict[Form, str]:
+    """What is said about runs and trainings in the forms that are asked for: the page, JSON, Markdown. Raises PrhError.
+
+    Args:
+        words: as the command line names them, the baseline first.
+    """
     trainings = [curves.read_training(Path(word)) for word in words if curves.is_training(Path(word))]
     columns = [word for word in words if not curves.is_training(Path(word))]
-    page: Table = {"curves": cast(Json, curves.views(trainings)), "manifests": [], "missing": ""}
-    data: Table = {"index": "", "chunks": [], "pictures": []}
-    if columns:
-        shown = field_of(entrants(columns), options.profile, options.allow)
-        gatherer = Gatherer(shown, options.images)
-        packed = gatherer.gather()
-        page |= _evaluations(shown, packed, gatherer.album, options)
-        pictures = list(gatherer.album.stored.items())
-        data = {"index": packed.index, "chunks": cast(Json, packed.chunks), "pictures": cast(Json, pictures)}
-    elif trainings:
-        page |= _trainings_alone(trainings)
-    else:
+    if not columns and not trainings:
         raise UsageError("name a run folder, a folder of runs, or a training's folder")
-    page["manifests"] = [*cast("list[Json]", page["manifests"]), *curves.manifests(trainings)]
+    shown = field_of(entrants(columns), options.profile, options.allow) if columns else None
+    verdicts = verdicts_on(shown, options.limits) if shown else []
+    gatherer = Gatherer(shown, options.images if "html" in forms else "none") if shown else None
+    packed = gatherer.gather() if gatherer else None
+    told = curves.manifests(trainings)
+    made: dict[Form, str] = {}
+    if "html" in forms:
+        page: Table = _trainings_alone(trainings)
+        data: Table = {"index": "", "chunks": [], "pictures": []}
+        if shown and gatherer and packed:
+            page = _evaluations(shown, verdicts, packed, gatherer.album, options)
+            pictures = list(gatherer.album.stored.items())
+            data = {"index": packed.index, "chunks": cast(Json, packed.chunks), "pictures": cast(Json, pictures)}
+        made["html"] = _page(page, data, trainings, told)
+    if "json" in forms:
+        whole: Table = evaluations_json(shown, verdicts, packed) if shown and packed else {"schema": SCHEMA}
+        own = provenance.manifests(shown) if shown else []
+        whole |= {"trainings": trainings_json(trainings), "provenance": cast(Json, [*own, *told])}
+        made["json"] = json.dumps(whole, allow_nan=False) + "\n"
+    if "md" in forms:
+        made["md"] = report_markdown(shown, verdicts, trainings)
+    return made
+
+
+def _page(page: Table, data: Table, trainings: Sequence[curves.Training], told: Sequence[Table]) -> str:
+    """The page of what is said of evaluations, with the curves of trainings."""
+    page = {"manifests": [], "missing": "", **page, "curves": cast(Json, curves.views(trainings))}
+    page["manifests"] = [*cast("list[Json]", page["manifests"]), *told]
     page["curves_note"] = "By step, from the trainings' logs; trainings that differ in their seed alone are one line."
     page["sections"] = cast(Json, _sections(page))
     return _rendered(page, data)
 
 
-def _evaluations(shown: Field, packed: Packed, album: Album, options: Options) -> Table:
+def _evaluations(shown: Field, verdicts: Sequence[Verdict], packed: Packed, album: Album, options: Options) -> Table:
     roles = ["baseline", *[""] * (len(shown.labels) - 1)] if len(shown.labels) > 1 else [""]
     tasks = [task_view(shown, task, packed) for task in shown.tasks]
     return {
@@ -80,7 +110,7 @@ def _evaluations(shown: Field, packed: Packed, album: Album, options: Options) -
             {"number": number, "label": label, "role": role}
             for number, (label, role) in enumerate(zip(shown.labels, roles, strict=True))
         ],
-        "verdict": banner(shown, options.limits),
+        "verdict": banner(shown, verdicts, options.limits),
         "comparability": cast(Json, comparability(shown)),
         "forest": differences(shown, options.limits.every.margin),
         "tasks": cast(Json, tasks),

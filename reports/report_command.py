@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gc
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
+from ..harness.errors import UsageError
 from ..harness.settings import read_config
 from ..harness.store import write_atomic
 
 if TYPE_CHECKING:
     from .album import Images
+    from .report import Form
 
-DEFAULT = "report.html"
+DEFAULTS = ("report.html", "report.json", "report.md")
 
 
 @click.command("report")
@@ -24,7 +27,10 @@ DEFAULT = "report.html"
     "-o",
     "--out",
     type=click.Path(path_type=Path),
-    help="File to write. [default: report.html, of one run in its folder]",
+    multiple=True,
+    metavar="FILE",
+    help="File to write: .html, .json or .md (Markdown); may be repeated. [default: report.html, .json and .md, of one "
+    "run in its folder]",
 )
 @click.option(
     "--images",
@@ -43,7 +49,7 @@ DEFAULT = "report.html"
 )
 def report_command(
     runs: tuple[str, ...],
-    out: Path | None,
+    out: tuple[Path, ...],
     images: str,
     profile: str | None,
     allow: tuple[str, ...],
@@ -52,21 +58,40 @@ def report_command(
 ) -> None:
     """Write one HTML file about runs: the verdict, where and by how much, and every sample with its crops.
 
+    The same data as JSON for machines, and the short of it as Markdown for a pull request, by the file's suffix.
+
     The first RUN is the baseline. A RUN is a run folder, a folder of runs, the seeds of one training joined by commas,
     or the folder of a training, whose curves are drawn. The file loads nothing and opens from the disk.
 
     \b
-    prh report runs/base runs/tuned -o report.html
+    prh report runs/base runs/tuned -o report.html -o report.json -o report.md
     prh report runs/base runs/tuned runs/sft-s0 runs/sft-s1
     """
     from .limits import read_limits
-    from .report import Options, report
+    from .report import Options, documents
 
+    targets = out or _defaults(runs)
+    forms = [_form(target) for target in targets]
     gc.disable()  # what is read is kept to the end: looking for garbage among it takes a tenth of the time
     limits = read_limits(read_config(config), margin)
     options = Options(cast("Images", images), profile, (*limits.allow, *allow), limits)
-    page = report(runs, options).encode()
+    made = documents(runs, options, forms)
+    for target, form in zip(targets, forms, strict=True):
+        data = made[form].encode()
+        write_atomic(target, data)
+        where = f"; open it in a browser: {shlex.quote(str(target.resolve()))}" if form == "html" else ""
+        click.echo(f"wrote {target} ({len(data) / 1e6:.1f} MB){where}")
+
+
+def _defaults(runs: Sequence[str]) -> tuple[Path, ...]:
     only = Path(runs[0])
-    target = out or (only / DEFAULT if len(runs) == 1 and only.is_dir() else Path(DEFAULT))
-    write_atomic(target, page)
-    click.echo(f"wrote {target} ({len(page) / 1e6:.1f} MB); open it in a browser: {shlex.quote(str(target.resolve()))}")
+    folder = only if len(runs) == 1 and only.is_dir() else Path()
+    return tuple(folder / name for name in DEFAULTS)
+
+
+def _form(target: Path) -> Form:
+    """What a file is to hold, by its suffix. Raises UsageError."""
+    known: dict[str, Form] = {".html": "html", ".htm": "html", ".json": "json", ".md": "md", ".markdown": "md"}
+    if target.suffix.lower() not in known:
+        raise UsageError(f"{target}: the suffix says what to write; use .html, .json or .md")
+    return known[target.suffix.lower()]

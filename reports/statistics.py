@@ -132,7 +132,7 @@ def mcnemar(gained: int, lost: int) -> float:
     for rarer in range(min(gained, lost)):
         ways = ways * (flipped - rarer) // (rarer + 1)
         tail += ways
-    return min(1.0, 2 * tail / 2**flipped)
+    return min(1.0, float(2 * tail / (1 << flipped)))
 
 
 def tango(gained: float | Floats, lost: float | Floats, n: float | Floats) -> tuple[Floats, Floats]:
@@ -257,7 +257,8 @@ def average(values: Sequence[float], clusters: Sequence[Hashable]) -> Metric:
         return Metric(None, None, None, 0)
     columns = np.column_stack([np.asarray(values, float), np.ones(n)])
     [interval] = cluster_bootstrap(columns, clusters, lambda sums: sums[..., :1] / sums[..., 1:])
-    return Metric(sum(values) / n, *(interval or (None, None)), n)
+    low, high = interval or (None, None)
+    return Metric(sum(values) / n, low, high, n)
 
 
 def _percentiles(values: Floats, groups: int) -> tuple[float, float] | None:

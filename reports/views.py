@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from ..harness import registry
-from ..harness.errors import OPERATION_ERRORS, PrhError
-from ..harness.evaluate import answer_tag, sensitivity
+from ..harness.errors import OPERATION_ERRORS
 from ..harness.types import END_STATES, Json, Metric
 from . import charts
 from .compare import LOWER, OP_ERROR_RATE, Delta, Result
@@ -21,8 +20,6 @@ from .turns import turn_rows
 from .wording import DASH, chance, gap, interval, is_rate, name_of, number, several, signed, valued
 
 CARDS = ("rapr", "op_error_rate", "turns", "new_tokens", "seconds")
-# Above this many episodes the other profiles are left to `prh score --profile all`, which takes its time.
-READ_AGAIN = 1000
 MOST_LINES = 60
 BAR = 110
 MOST_OPERATIONS = 20
@@ -58,7 +55,7 @@ def _cards(field: Field, task: TaskField) -> list[Table]:
 
 def _card(field: Field, task: TaskField, metric: str) -> Table | None:
     """One metric: of two entrants the candidate is large and the baseline below it, of more the baseline is large."""
-    values = {place: _value(task, place, metric) for place in task.stands}
+    values = {place: value_of(task, place, metric) for place in task.stands}
     if all(value.value is None for value in values.values()) and metric != "op_error_rate":
         return None
     large = 1 if len(field.labels) == 2 and 1 in values else 0
@@ -80,7 +77,7 @@ def _card(field: Field, task: TaskField, metric: str) -> Table | None:
     }
 
 
-def _value(task: TaskField, place: int, metric: str) -> Metric:
+def value_of(task: TaskField, place: int, metric: str) -> Metric:
     """An entrant's value over the samples that are compared, or over all of its own where nothing is."""
     result = task.results.get(place) or next(iter(task.results.values()), None)
     delta = result.delta(metric) if result else None
@@ -272,9 +269,7 @@ def _operations(field: Field, task: TaskField, operations: Operations) -> Table:
 
 def _sensitivity(field: Field, task: TaskField) -> list[Table]:
     """The primary metric of the same replies under every profile that has rules for the task."""
-    if max(stand.episodes for stand in task.stands.values()) > READ_AGAIN:
-        return []
-    found = {place: _profiles(stand) for place, stand in task.stands.items()}
+    found = {place: stand.profiles for place, stand in task.stands.items()}
     names = [name for name in registry.names("profiles") if all(name in own for own in found.values())]
     rows: list[Table] = []
     for name in names:
@@ -292,20 +287,6 @@ def _sensitivity(field: Field, task: TaskField) -> list[Table]:
             }
         )
     return rows if len(rows) > 1 else []
-
-
-def _profiles(stand: Stand) -> dict[str, Metric]:
-    run = stand.runs[0]
-    found = {}
-    try:
-        tag = answer_tag(str(run.identity.get("protocol")))
-        every = cast("dict[str, dict[str, float | None]]", sensitivity(run.folder, run.task, tag))
-    except PrhError:
-        return {}
-    for name, own in every.items():
-        if "error" not in own:
-            found[name] = Metric(own["value"], own["low"], own["high"], int(own["n"] or 0))
-    return found
 
 
 def _chart(field: Field, task: TaskField) -> Table:
