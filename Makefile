@@ -33,13 +33,14 @@ demo: setup
 	$(BIN)/prh eval --model tiny-rl-no-curiosity --task $(MINIS) --out runs/demo/tiny-rl-no-curiosity
 	$(BIN)/prh eval --model tiny-rl --task $(MINIS) --out runs/demo/tiny-rl
 	$(BIN)/prh eval --model tiny --task $(MINIS) --out runs/demo/tiny
-	$(BIN)/prh report runs/demo/tiny-rl-no-curiosity runs/demo/tiny-rl runs/demo/tiny -o runs/demo/report.html
+	$(BIN)/prh report runs/demo/tiny-rl-no-curiosity runs/demo/tiny-rl runs/demo/tiny \
+		-o runs/demo/report.html -o runs/demo/report.json -o runs/demo/report.md
 	@echo; echo "Look at an episode: $(BIN)/prh show runs/demo/tiny/vstar-mini direct_attributes/0000"
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
 # The report of docs/example with its pictures: two checkpoints on the four miniatures; needs Chromium for the pictures.
-BASELINE  ?= tiny-base
-CANDIDATE ?= tiny
+BASELINE  ?= tiny-rl-no-curiosity
+CANDIDATE ?= tiny-rl
 example: setup
 	$(BIN)/python docs/example/make.py $(BASELINE) $(CANDIDATE) $(TRAININGS)
 

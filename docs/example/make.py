@@ -2,11 +2,13 @@
 
 Evaluates two checkpoints on the four miniatures into ``runs/example`` (a run that is there goes on), writes
 ``docs/example/report.html`` and, with Chromium, the pictures of it beside it; Debian's ``fonts-inter`` and
-``fonts-urw-base35`` make them look as the page does elsewhere.
+``fonts-urw-base35`` make them look as the page does elsewhere. Without ``TRAININGS`` the curves are those that
+``docs/learning-trap/results`` keeps, each point the mean of some steps.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from typing import Literal
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/example")
+TRAP = HERE.parent / "learning-trap" / "results"
+ARMS = ("full", "no-curiosity")
 TASKS = "vstar-mini,tallyqa-complex-mini,infographicsvqa-mini,mvbench-mini"
 LOST = "#task=vstar-mini&outcome=lost"
 SHOTS: tuple[tuple[str, str, Literal["light", "dark"]], ...] = (
@@ -27,6 +31,23 @@ SHOTS: tuple[tuple[str, str, Literal["light", "dark"]], ...] = (
 def prh(*words: object) -> None:
     """Run a command of prh; a failure ends this one."""
     subprocess.run([sys.executable, "-m", "prh", *map(str, words)], check=True)  # noqa: S603 - our own command
+
+
+def kept() -> list[Path]:
+    """What is kept of the curves of the learning trap's trainings, as folders of trainings."""
+    folders = []
+    for path in sorted(path for arm in ARMS for path in TRAP.glob(f"{arm}-?.json")):
+        folder = RUNS / "trainings" / path.stem
+        folder.mkdir(parents=True, exist_ok=True)
+        arm, _, seed = path.stem.rpartition("-")
+        identity = {"arm": arm, "plan": "docs/learning-trap/plan.toml", "curves": "means of steps", "seed": int(seed)}
+        manifest = {"schema": 1, "kind": "grpo", "identity": identity}
+        (folder / "training.json").write_text(json.dumps(manifest), encoding="utf-8")
+        curves = json.loads(path.read_text(encoding="utf-8"))["curves"]
+        rows = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
+        (folder / "log.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        folders.append(folder)
+    return folders
 
 
 def photograph(page: Path) -> None:
@@ -50,7 +71,7 @@ def main(baseline: str, candidate: str, *trainings: str) -> None:
     """Evaluate, report, photograph."""
     for name, model in (("baseline", baseline), ("candidate", candidate)):
         prh("eval", "--model", model, "--task", TASKS, "--out", RUNS / name)
-    prh("report", RUNS / "baseline", RUNS / "candidate", *trainings, "-o", HERE / "report.html")
+    prh("report", RUNS / "baseline", RUNS / "candidate", *(trainings or kept()), "-o", HERE / "report.html")
     photograph(HERE / "report.html")
 
 

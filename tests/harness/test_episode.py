@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -117,6 +118,16 @@ def test_nested_crops_are_placed_in_the_root_image() -> None:
     assert trajectory.conversation.items[2].root_box == (200, 150, 300, 225)
     assert trajectory.operations[1].root_box == (200, 150, 300, 225)
     assert trajectory.conversation.pixels(3).working[0].size == (100, 75)
+
+
+def test_each_turn_says_what_it_took_and_each_observation_what_its_operations_took() -> None:
+    said = [Turn(crop(0.2, 0.2, 0.7, 0.7), usage=Usage(90, 31), seconds=1.25), Turn(ANSWER, seconds=0.5)]
+    record = to_record(episode(ScriptedEngine(lambda talk: said[talk.turns])), {})
+    segments = cast("list[dict[str, float]]", record["segments"])
+    taken = [(segment.get("new_tokens"), segment.get("seconds")) for segment in segments]
+    assert taken[:3] == [(None, None), (None, None), (31, 1.25)]
+    assert taken[4] == (0, 0.5)
+    assert 0 < segments[3]["seconds"] <= cast("dict[str, float]", record["seconds"])["operations"]
 
 
 def test_surplus_calls_are_attempts_of_kind_limit_one_each() -> None:

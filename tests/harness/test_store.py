@@ -24,6 +24,7 @@ from prh.harness.store import (
     runs_below,
     write_json,
 )
+from prh.harness.types import Json
 from prh.tests.harness.support import crop, episode, image, sample, setting, video
 
 
@@ -238,6 +239,9 @@ def test_any_concurrency_and_order_give_the_same_canonical_records(tmp_path: Pat
 def test_canonical_drops_what_may_differ_and_nothing_else() -> None:
     one = to_record(episode([crop(0.2, 0.2, 0.7, 0.7), "\\boxed{A}"]), {})
     assert set(one) - set(canonical(one)) == {"usage", "seconds", "decoders"}
+    segment: dict[str, Json] = {"role": "assistant", "parts": [], "finish": "stop"}
+    spent: dict[str, Json] = {"seconds": 1.5, "new_tokens": 7, "logprobs": [-0.1]}
+    assert canonical({**one, "segments": [{**segment, **spent}]})["segments"] == [segment]
 
 
 def test_media_are_on_disk_before_the_record_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ import pytest
 from PIL import Image
 from prh.reports.report import Options, report
 from prh.tests.reports.looking import BEFORE, TARGET, Look, answer, crop, four, hostile, pick, samples
-from prh.tests.reports.test_report import training
+from prh.tests.reports.test_report import edited, training
 from prh.tests.reports.unpack import sample
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -74,6 +75,22 @@ def missing(reason: str) -> None:
     pytest.skip(text)
 
 
+def surely(folder: Path) -> list[Path]:
+    """A baseline that is right and a candidate that is wrong, sure of it or not, with the seconds of every turn."""
+    made = samples(folder / "data", 3, 0)
+    wrong = {f"s{n}": (answer("B"),) for n in range(3)} | {"s0": (crop((0, 0, 90, 90)), answer("B"))}
+    likely = {"s0": 0.8, "s1": 0.9, "s2": 0.3}
+
+    def told(row: dict[str, Any]) -> None:
+        turns = [segment for segment in row["segments"] if segment["role"] != "system"][1:]
+        for number, segment in enumerate(turns):
+            segment.update(seconds=(2.0, 1.0, 3.0)[number], new_tokens=20)
+        turns[-1]["logprobs"] = [math.log(likely[row["id"]])]
+
+    runs = [Look(made, {}).at(folder / "base"), Look(made, wrong, "tuned").at(folder / "tuned")]
+    return [edited(run, folder / f"timed {run.name}", told) for run in runs]
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every page that is opened here; made before a browser holds the event loop."""
@@ -94,6 +111,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pages["repeats"] = [
         Look(stills, BEFORE, model, repeats=3).at(folder / "stills" / model) for model in ("base", "tuned")
     ]
+    pages["sure"] = surely(folder / "sure")
     pages["training"] = [training(folder / f"seed{n}", n, [0.1 * n, 0.3, 0.5]) for n in range(3)]
     for name, runs in pages.items():
         text = report([str(run) for run in runs], Options())
@@ -202,6 +220,33 @@ def test_sorting_changes_the_order_alone(seen: Pages) -> None:
     assert listed(page) == [f"s{n}" for n in range(8)]
     page.select_option("#sort", "ops")
     assert listed(page)[:2] == ["s0", "s4"]
+
+
+def test_the_surest_errors_of_the_candidate_can_come_first(seen: Pages) -> None:
+    page = seen.open("sure", "#task=vstar-mini&sort=sure")
+    assert listed(page) == ["s1", "s0", "s2"]
+    assert "0.90: probability of a token of the last turn" in page.locator(".panels").inner_text()
+    page.select_option("#sort", "id")
+    assert listed(page) == ["s0", "s1", "s2"]
+
+
+def test_each_turn_shows_its_time_and_a_bar_of_its_length(seen: Pages) -> None:
+    """2 s of a turn, 1 s of its operation and 3 s of the next are 2 : 1 : 3; the other run's 2 s are on their scale."""
+    page = seen.open("sure", "#task=vstar-mini&sample=s0")
+    cards = page.locator(".turn .bar-line").all_inner_texts()
+    assert [re.findall(r"[\d.]+ s|\d+ tokens", card) for card in cards] == [
+        ["20 tokens", "2.00 s"],
+        ["20 tokens", "2.00 s", "1.00 s"],
+        ["20 tokens", "3.00 s"],
+    ]
+    bars = page.locator(".timeline").evaluate_all(
+        "bars => bars.map(bar => [...bar.children].map(part => part.getBoundingClientRect().width))"
+    )
+    unit = page.locator(".timeline").nth(1).bounding_box()["width"] / 6
+    assert bars[0] == pytest.approx([2 * unit], abs=0.5)
+    assert bars[1] == pytest.approx([2 * unit, unit, 3 * unit], abs=0.5)
+    page.locator(".timeline").nth(1).locator("i").nth(2).hover()
+    assert {node.get_attribute("data-turn") for node in page.locator(".turn.lit").all()} == {"2"}
 
 
 def test_a_link_to_a_sample_and_a_turn_opens_on_it_and_the_way_back_works(seen: Pages) -> None:

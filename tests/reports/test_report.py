@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 from prh.harness.errors import StoreError, UsageError
 from prh.harness.store import decode_line, encode_line, read_manifest, write_json
-from prh.reports.album import Album
+from prh.reports.album import BUDGET, SIDES, Album
 from prh.reports.baselines import published
 from prh.reports.charts import Line, Point, curves, forest, parts
 from prh.reports.curves import read_training, views
 from prh.reports.episodes import visible
 from prh.reports.limits import read_limits
-from prh.reports.report import Options, report
+from prh.reports.report import Options, documents, report
 from prh.reports.reproduce import quote
 from prh.tests.harness.test_plugins import install
 from prh.tests.reports.looking import (
@@ -211,6 +212,144 @@ def test_a_box_on_a_video_has_the_number_of_its_frame_where_there_is_one(tmp_pat
 def test_frames_that_were_picked_twice_or_do_not_exist_are_there(page: str) -> None:
     assert sample(page, "v0")["episodes"][0][0]["frames"] == [{"turn": 1, "picked": [3, 3, 7], "cause": ""}]
     assert sample(page, "v1")["episodes"][1][0]["frames"][0] == {"turn": 1, "picked": [19.0], "cause": "bad_index"}
+
+
+def test_every_turn_has_its_tokens_and_its_time(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of the engine, and of the operations that it called; of a record that has neither, nothing."""
+
+    def timed(row: dict[str, Any]) -> None:
+        for number, segment in enumerate(row["segments"]):
+            segment["seconds"] = float(number)
+            if segment["role"] == "assistant":
+                segment["new_tokens"] = 10 * number
+
+    def old(row: dict[str, Any]) -> None:
+        for segment in row["segments"]:
+            segment.pop("seconds", None)
+            segment.pop("new_tokens", None)
+
+    run = edited(runs[1], tmp_path / "timed", timed)
+    page = report([str(run)], Options("none"))
+    turns = sample(page, "s0")["episodes"][0][0]["turns"]
+    assert [(turn["tokens"], turn["seconds"], turn["operating"]) for turn in turns] == [
+        (20, 2.0, 3.0),
+        (40, 4.0, 5.0),
+        (60, 6.0, None),
+    ]
+    text = " ".join(" ".join(Tags(page).text).split())
+    assert "What a turn takes" in text
+    assert re.search(r"1 10 20\.0 2 1\.8 ", text)  # ten turns of 20 tokens and 2 s, 3 s of operations after six of them
+    told = json.loads(documents([str(run)], Options(), ["json"])["json"])["tasks"][0]["entrants"][0]["turns"]
+    assert told[1] == {"turn": 2, "turns": 6, "new_tokens": 40.0, "seconds": 4.0, "operation_seconds": 10 / 6}
+    bare = sample(report([str(edited(runs[1], tmp_path / "old", old))], Options("none")), "s0")
+    assert {(t["tokens"], t["seconds"], t["operating"]) for t in bare["episodes"][0][0]["turns"]} == {
+        (None, None, None)
+    }
+
+
+def test_sure_errors_come_before_unsure_ones(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """By the probability of the last turn's tokens, in tenths; among equals by how differently the two looked."""
+    made = samples(tmp_path / "data", 4, 0)
+    base = Look(made, {}).at(tmp_path / "base")
+    wrong = {f"s{n}": (answer("B"),) for n in range(4)} | {"s2": (crop((0, 0, 9, 9)), answer("B"))}
+    tuned = Look(made, wrong, "tuned").at(tmp_path / "tuned")
+    likely = {"s0": -1.2, "s1": -0.05, "s2": -0.6, "s3": -0.61}
+
+    def sure(row: dict[str, Any]) -> None:
+        row["segments"][-1]["logprobs"] = [likely[row["id"]] - 0.02, likely[row["id"]] + 0.02]
+
+    page = report([str(base), str(edited(tuned, tmp_path / "sure", sure))], Options("none"))
+    rows = unpacked(page)["index"]["tasks"][0]["samples"]
+    assert [row[0] for row in sorted(rows, key=lambda row: row[6][1])] == ["s1", "s2", "s3", "s0"]
+    assert [row[5][1][6] for row in rows] == pytest.approx([0.301, 0.951, 0.549, 0.543])
+    assert [row[5][0][6] for row in rows] == [None] * 4
+
+
+@pytest.mark.parametrize("value", [[], "x", ["nan", None], [[]], {"a": 1}, ["-inf"]])
+def test_log_probabilities_that_are_none_say_nothing(value: Any, runs: tuple[Path, Path], tmp_path: Path) -> None:
+    def broken(row: dict[str, Any]) -> None:
+        row["segments"][-1].update(logprobs=value, seconds="long", new_tokens=[])
+
+    page = report([str(edited(runs[1], tmp_path / "run", broken))], Options("none"))
+    assert sample(page, "s0")["episodes"][0][0]["sure"] is None
+
+
+def test_of_several_repeats_it_is_sure_of_what_most_of_them_say(tmp_path: Path) -> None:
+    made = samples(tmp_path / "data", 2, 0)
+    run = Look(made, {"s0": (answer("B"),)}, repeats=4).at(tmp_path / "run")
+
+    def differs(row: dict[str, Any]) -> None:
+        if (row["id"], row["repeat"]) == ("s0", 2):
+            row["segments"][-1]["parts"] = [{"text": answer("A")}]
+
+    page = report([str(edited(run, tmp_path / "other", differs))], Options("none"))
+    rows = {row[0]: row for row in unpacked(page)["index"]["tasks"][0]["samples"]}
+    assert (rows["s0"][5][0][6], rows["s1"][5][0][6]) == (0.75, 1.0)
+
+
+def test_a_cost_has_an_interval_of_its_own(page: str, runs: tuple[Path, Path]) -> None:
+    cards = {}
+    for card in re.findall(r'<div class="card"><h4>([^<]*)</h4>(.*?)</div>', page, re.S):
+        cards[card[0]] = card[1]
+    for name in ("Turns a sample", "New tokens a sample", "Seconds a sample"):
+        assert re.search(r'<p class="interval num">95 % interval [\d.]+ \u2013 [\d.]+</p>', cards[name]), name
+        assert re.search(r"</span> <span>[\d.]+ \[[\d.]+ \u2013 [\d.]+\]", cards[name]), name
+    alone = report([str(runs[0])], Options("none"))
+    assert re.search(r"Turns a sample</h4>.*?95 % interval [\d.]+ \u2013 [\d.]+</p>", alone, re.S)
+
+
+def test_the_same_data_is_there_as_json_and_markdown(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """By the suffix, the same bytes twice; what the page counts and what the JSON counts are equal."""
+    made = []
+    for number, seed in enumerate(("0", "1")):
+        where = tmp_path / str(number)
+        where.mkdir()
+        prh("report", *runs, "-o", "a.json", "-o", "a.md", cwd=where, PYTHONHASHSEED=seed)
+        assert sorted(path.name for path in where.iterdir()) == ["a.json", "a.md"]
+        made.append(((where / "a.json").read_bytes(), (where / "a.md").read_bytes()))
+    assert made[0] == made[1]
+    told = json.loads(made[0][0])
+    assert told["verdicts"][0]["verdict"] == "incomparable"
+    assert told["comparison"]["tasks"][0]["results"][0]["agreement"]["baseline_only"] == 1
+    [task] = told["tasks"]
+    base, tuned = task["entrants"]
+    assert (base["errors"], base["ends"]["engine_error"], base["episodes"]) == (1, 1, 10)
+    assert tuned["operation_errors"] == {"parse": 1, "unknown_operation": 1, "bad_index": 1}
+    assert tuned["metrics"]["accuracy"]["n"] == tuned["metrics"]["turns"]["n"] == 10
+    assert set(tuned["profiles"]) >= {"strict", "vlmevalkit"}
+    by_id = {row["id"]: row for row in task["samples"]}
+    assert [side["answer"] for side in by_id["s0"]["entrants"]] == ["A", "B"]
+    assert by_id["s5"]["entrants"][0]["ends"] == ["engine_error"]
+    assert len(told["provenance"]) == 2
+    assert made[0][1].decode().startswith("## ❌ too many errors: tuned against base")
+
+
+def test_without_a_name_all_three_forms_are_written_beside_each_other(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    done = prh("report", *runs, cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
+    assert done.stdout.count("wrote report.") == 3
+    wrong = prh("report", *runs, "-o", "report.pdf", cwd=tmp_path, code=2)
+    assert wrong.stderr.splitlines() == ["prh: report.pdf: the suffix says what to write; use .html, .json or .md"]
+
+
+def test_one_run_and_a_training_are_told_as_json_and_markdown_too(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = training(tmp_path / "train", 0, [0.1, 0.2])
+    found = documents([str(runs[1]), str(folder)], Options(), ["json", "md"])
+    told = json.loads(found["json"])
+    assert told["comparison"] is None
+    assert told["trainings"][0]["log"][1] == {"step": 2.0, "rapr": 0.2, "loss": 0.5, "seconds": 1.0}
+    assert "## tuned on vstar&#45;mini" in found["md"] or "## tuned on vstar-mini" in found["md"]
+    assert "| RaPR |" in found["md"]
+    assert "## Training train, step 2" in found["md"]
+    alone = documents([str(folder)], Options(), ["html", "json", "md"])
+    assert json.loads(alone["json"])["trainings"][0]["name"] == "train"
+
+
+def test_hostile_texts_are_no_markup_in_markdown_and_hide_in_neither_form(tmp_path: Path) -> None:
+    found = documents([str(run) for run in hostile(tmp_path)], Options(), ["json", "md"])
+    assert not set(HIDDEN) & set(found["json"] + found["md"])
+    assert not re.search(r"<(?!/?details|/?summary)", found["md"])
+    json.loads(found["json"])
 
 
 def test_the_most_instructive_come_first_lost_before_won_before_errors(page: str) -> None:
@@ -576,6 +715,53 @@ def test_figures_of_other_packages_stand_on_the_page_and_broken_ones_do_not(
     assert re.search(r"Theirs\\u202e</th><td class=\"end\">91\.2</td><td>by them</td><td>a paper</td>", page)
     assert "Pixel-Reasoner-7B" in page
     assert "Broken" not in page
+
+
+def noise(path: Path, seed: int) -> None:
+    Image.effect_noise((640, 480), 60 + seed).convert("RGB").save(path)
+
+
+def drawing(path: Path, seed: int) -> None:
+    image = Image.new("RGB", (640, 480), (120, 126, 118))
+    ImageDraw.Draw(image).rectangle((60 + seed, 80, 300, 240), fill=(40, 90, 200))
+    image.save(path)
+
+
+@pytest.mark.parametrize("draw", [noise, drawing])
+@pytest.mark.parametrize("pictures", [1, 30, 100, 300, 10**6])
+def test_thumbnails_are_as_large_as_the_budget_allows_in_the_smaller_coding(
+    draw: Callable[[Path, int], None], pictures: int, tmp_path: Path
+) -> None:
+    """What a search by halves finds is what trying every size finds."""
+    probes = [(tmp_path, f"{n}.png") for n in range(2)]
+    for number, (folder, name) in enumerate(probes):
+        draw(folder / name, number)
+
+    def weight(side: int, coder: Any) -> float:
+        album = Album("thumb", side, coder)
+        return pictures / 2 * sum(len(album.stored[album.add(run, [name])].uri) * 3 / 4 for run, name in probes)
+
+    found = Album.sized("thumb", pictures, probes)
+    assert found.coder == min(("AVIF", "WEBP"), key=lambda coder: weight(SIDES[-1], coder))
+    fits = [side for side in SIDES if weight(side, found.coder) <= BUDGET]
+    assert found.side == (fits[0] if fits else SIDES[-1])
+
+
+def test_a_thumbnail_near_a_whole_part_is_that_part(tmp_path: Path) -> None:
+    image = Image.effect_noise((640, 320), 90).convert("RGB")
+    image.save(tmp_path / "a.png")
+    sizes = {}
+    for side in (288, 312, 320, 330, 213, 200):
+        album = Album("thumb", side)
+        sizes[side] = tuple(album.stored[album.add(tmp_path, ["a.png"])].size)
+    assert sizes == {
+        288: (320, 160),
+        312: (320, 160),
+        320: (320, 160),
+        330: (330, 165),
+        213: (214, 107),
+        200: (214, 107),
+    }
 
 
 def test_a_thumbnail_is_no_larger_than_its_side_and_keeps_its_shape(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prh.harness.intervals import Z, wilson
 from prh.reports.statistics import (
     agreement,
+    average,
     cluster_bootstrap,
     design_effect,
     detectable,
@@ -190,6 +191,22 @@ def test_the_bootstrap_is_scipys_over_clusters() -> None:
     middle = totals[:, 0].sum() / totals[:, 1].sum()
     assert found[0][0] == pytest.approx(middle - wide * (middle - reference.low), abs=0.004)
     assert found[0][1] == pytest.approx(middle + wide * (reference.high - middle), abs=0.004)
+
+
+def test_an_averages_interval_is_students_for_many_independent_values() -> None:
+    values = np.random.default_rng(3).gamma(2.0, 50.0, 400)
+    own = average(values.tolist(), range(400))
+    low, high = scipy_stats.t.interval(0.95, 399, values.mean(), values.std(ddof=1) / 20)
+    assert own.value == pytest.approx(values.mean())
+    assert (own.low, own.high) == pytest.approx((low, high), rel=0.02)
+    shared = average(np.repeat(values, 4).tolist(), np.repeat(np.arange(400), 4).tolist())
+    assert (shared.low, shared.high, shared.n) == pytest.approx((own.low, own.high, 1600))
+
+
+def test_an_average_of_one_cluster_has_no_interval_and_of_nothing_no_value() -> None:
+    one = average([3.0, 5.0], ["a", "a"])
+    assert (one.value, one.low, one.high, one.n) == (4.0, None, None, 2)
+    assert average([], []).value is None
 
 
 def test_the_bootstrap_says_none_where_a_ratio_mostly_has_no_denominator() -> None:
