@@ -1,8 +1,8 @@
 """The engine ``vllm``: a checkpoint in vLLM's own engine, in this process; ids in, ids out.
 
 vLLM and this package's other engines want different versions of transformers, so that vLLM has an environment of its
-own; it is imported when a model is opened. Written against the interface of 0.22 to 0.33, which tests hold against a
-recorded schema of it and, where one is installed, against the package itself (``make test-vllm``).
+own; it is imported when a model is opened. Written against the interface of 0.22 to 0.33, which tests hold against
+what is recorded of both and, where one is installed, against the package itself (``make test-vllm``).
 
 Images go in at the size they are seen at. vLLM says which prompt it ran, and a turn whose prompt is another than the
 conversation's is refused: what the model saw is what the registry says.
@@ -46,6 +46,8 @@ INSTALL = (
 # What vLLM calls a turn that failed through no fault of the prompt, such as caches that drifted apart.
 FAILED = ("error", "abort")
 TRIES = 2
+# Time, height and width, each with a part of the rotation.
+AXES = 3
 # A bias for more ids than this kills the engine's worker.
 MOST_BANS = 1024
 BAN = -100.0
@@ -307,6 +309,7 @@ class VLLMFactory:
             settings = replace(settings, tower_lora=settings.tower_lora or changes_tower(checkpoint.adapter))
         arguments = engine_arguments(checkpoint, options, settings)
         config = load_config(checkpoint.folder, options.trust_remote_code)
+        check_rope(config, checkpoint.folder)
         speech = Speech.read(config, checkpoint, options.trust_remote_code)
         engine = VLLMEngine(start(arguments, checkpoint), speech, fingerprint(checkpoint), settings, {
             "name": "vllm",
@@ -366,6 +369,15 @@ def vllm_version() -> str:
     except Exception as error:  # its compiled parts fail in many ways on a machine they were not built for
         raise Prerequisite(f"vllm {number} is installed but does not import: {one_line(error)}") from None
     return number
+
+
+def check_rope(config: PreTrainedConfig, folder: Path) -> None:
+    """Refuse positions that vLLM cannot rotate by: its engine would die of the first turn. Raises ModelError."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None)
+    section = rope.get("mrope_section") if isinstance(rope, dict) else None
+    if isinstance(section, list) and "qwen" in config.model_type and len(section) != AXES:
+        message = f"{title(folder)} rotates positions in {len(section)} parts (mrope_section) and vLLM in {AXES}"
+        raise ModelError(f"vLLM cannot run it: {message}; use --engine transformers")
 
 
 def start(arguments: Mapping[str, object], checkpoint: Checkpoint) -> AsyncLLM:

@@ -17,11 +17,11 @@ from .openai_server import Address
 
 # By the beginning of a route: what a server needs to have it.
 NEEDS = {
-    "/inference/": "it needs vLLM 0.33 or newer, started with --enable-scale-out",
+    "/inference/": "it needs vLLM 0.31 or newer, started with --enable-scale-out",
     "/v1/models": "is it the URL of a `vllm serve`?",
     "/v1/": "it needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1",
     "/sleep": "it needs VLLM_SERVER_DEV_MODE=1 and --enable-sleep-mode",
-    "/": "it needs vLLM 0.33 or newer, started with VLLM_SERVER_DEV_MODE=1",
+    "/": "it needs vLLM 0.31 or newer, started with VLLM_SERVER_DEV_MODE=1",
 }
 # What a web server says of a route that it does not have.
 NO_ROUTE = "Not Found"

@@ -1,7 +1,7 @@
 """A running ``vllm serve`` as what draws a trainer's rollouts: ids in, ids and log-probabilities out, versions kept.
 
-What is used of it, as vLLM 0.33 has it (sources read, not run here: ``entrypoints/scale_out/token_in_token_out``,
-``entrypoints/serve/dev``, ``entrypoints/serve/lora``):
+What is used of it, as vLLM 0.31 to 0.33 have it (sources: ``entrypoints/scale_out/token_in_token_out``,
+``entrypoints/rl/online``, ``entrypoints/serve``; recorded in ``tests/vllm/interface.json``):
 
     POST /inference/v1/generate   ``token_ids`` with one placeholder an image, the images as ``content_parts``
                                   (vLLM #51478), ``sampling_params``, ``return_token_ids``; ``--enable-scale-out``
@@ -11,9 +11,10 @@ What is used of it, as vLLM 0.33 has it (sources read, not run here: ``entrypoin
                                   (vLLM #49040)
     POST /v1/load_lora_adapter    an adapter under a name of its own; VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
 
-A reply does not say which weights drew it. So each version has a name that no other training gives, the server is asked
-for it after every turn, and adapters are asked for by it: a server that was started again, or given other weights, ends
-the turn instead of adding to a rollout. Folders are handed over by their path, which the server must see too.
+Each version has a name that no other training gives. From 0.32 on a reply says which weights drew its tokens; an older
+server is asked for the name after every turn. Adapters are asked for by name. So a server that was started again, or
+given other weights, ends the turn instead of adding to a rollout. Folders are handed over by their path, which the
+server must see too.
 """
 
 from __future__ import annotations
@@ -120,7 +121,11 @@ class ServedEngine:
         hold(placed.held)
         reply = await self._ask(prompt.sent, params, parts)
         made = self._read(prompt, reply, time.perf_counter() - start)
-        await self.confirm()
+        drew = weights_of(reply)
+        if drew is None:
+            await self.confirm()
+        for name in drew or ():
+            self._same(name)
         return made
 
     async def _ask(
@@ -166,7 +171,10 @@ class ServedEngine:
             reply = await self.line.ask(INFO)
         except ServerError as fault:
             raise self._failed(fault) from None
-        found = reply.get("weight_version")
+        self._same(reply.get("weight_version"))
+
+    def _same(self, found: Json) -> None:
+        """Raises ModelError where the server's weights are not those it was given."""
         if found != self.weights:
             self.lost = (
                 f"{self.line.root} has the weights {found!r} where {self.weights!r} were handed over: "
@@ -239,6 +247,12 @@ def _choice(reply: Mapping[str, Json]) -> Mapping[str, Json]:
 def gave_up(reply: Mapping[str, Json]) -> bool:
     """Whether vLLM ended a turn through no fault of the prompt, which may not happen again."""
     return _choice(reply).get("finish_reason") in FAILED
+
+
+def weights_of(reply: Mapping[str, Json]) -> list[Json] | None:
+    """The names of the weights that drew a reply's tokens; None where it does not say that, as before vLLM 0.32."""
+    spans = _choice(reply).get("weight_versions")
+    return [one.get("version") if isinstance(one, dict) else None for one in spans] if isinstance(spans, list) else None
 
 
 def drawn(reply: Mapping[str, Json]) -> tuple[list[int], list[float], str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..harness.engine import EngineOptions, Place
 from ..harness.errors import ModelError, PrhError, UsageError
 from ..harness.types import Json
+from ..harness.untrusted import loads
 from .checkpoint import ADAPTER, fingerprint, holds, resolve_model
 from .loading import load_config
 from .openai_errors import ServerError
@@ -80,12 +81,13 @@ class Served:
         await self._post("/update_weight_version", {"new_version": name})
 
     async def _forget(self) -> None:
-        await self._post("/reset_prefix_cache")
+        if not emptied(await self._post("/reset_prefix_cache")):
+            raise ModelError(f"{self._engine.line.root} did not empty its prefix cache: a request still runs")
         await self._post("/reset_encoder_cache")
 
-    async def _post(self, route: str, body: Mapping[str, Json] | None = None) -> None:
+    async def _post(self, route: str, body: Mapping[str, Json] | None = None) -> bytes:
         try:
-            await self._engine.line.send("POST", route, body or {})
+            return await self._engine.line.send("POST", route, body or {})
         except ServerError as fault:
             raise ModelError(f"{self._engine.line.root}: {fault}") from None
 
@@ -99,6 +101,15 @@ class Served:
         if self._leads and self._sleeps:
             await self._post("/wake_up")
             await self._forget()
+
+
+def emptied(answer: bytes) -> bool:
+    """Whether a server says that it emptied its cache; one that says nothing did."""
+    try:
+        found = loads(answer.decode())
+    except ValueError:
+        return True
+    return not (isinstance(found, dict) and found.get("success") is False)
 
 
 def open_served(model: str, options: EngineOptions, place: Place, *, adapters: bool) -> Synchronised:

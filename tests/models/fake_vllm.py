@@ -1,7 +1,8 @@
 """A vLLM that believes nothing: it takes only what the recorded interface names, and runs a tiny checkpoint for real.
 
 Placeholders are expanded the way vLLM expands them: from left to right, whatever looks like one. Tokens come from one
-forward over everything for each of them, without a cache, in transformers' own classes. Nothing is drawn asleep.
+forward over everything for each of them, in transformers' own classes. Nothing is drawn asleep. What was drawn once is
+drawn again from a cache, whatever the weights are by then, until both of vLLM's caches were emptied.
 """
 
 import asyncio
@@ -21,10 +22,15 @@ from prh.harness.engine import smart_resize
 from prh.harness.types import Size, Span
 from prh.models import vllm_engine
 from prh.tests.models.support import model_of, patches, tokenizer_of
+from prh.tests.vllm.interface import missing_served, recorded
 from safetensors import safe_open
 
-INTERFACE = json.loads((Path(__file__).parents[1] / "vllm" / "interface.json").read_text())
+VERSIONS = recorded()
+LOWEST, HIGHEST = next(iter(VERSIONS)), list(VERSIONS)[-1]
+SERVING = [number for number, found in VERSIONS.items() if not missing_served(found)]
+INTERFACE = VERSIONS[HIGHEST]
 CELL = 28
+CACHES = {"reset_prefix_cache", "reset_encoder_cache"}
 
 
 class RequestOutputKind(enum.Enum):
@@ -44,12 +50,18 @@ def adapted(model, folder):
 
 
 def known(names, given):
-    assert set(given) <= set(names), f"vLLM {INTERFACE['version']} does not know {set(given) - set(names)}"
+    assert set(given) <= set(names), f"vLLM does not know {set(given) - set(names)}"
+
+
+def told(names, **fields):
+    """What vLLM gives, if it has such fields."""
+    known(names, fields)
+    return SimpleNamespace(**fields)
 
 
 class AsyncEngineArgs(SimpleNamespace):
     def __init__(self, **given):
-        known({**INTERFACE["engine_args"], **INTERFACE["async_engine_args"]}, given)
+        known([*INTERFACE["engine_args"], *INTERFACE["async_engine_args"]], given)
         super().__init__(**given)
 
 
@@ -67,10 +79,12 @@ class SamplingParams(SimpleNamespace):
 
 
 class LoRARequest(SimpleNamespace):
-    def __init__(self, lora_name, lora_int_id, lora_path, load_inplace=False):
+    def __init__(self, lora_name, lora_int_id, lora_path):
         assert lora_int_id >= 1
         assert lora_path
-        super().__init__(lora_name=lora_name, lora_int_id=lora_int_id, lora_path=lora_path, load_inplace=load_inplace)
+        given = {"lora_name": lora_name, "lora_int_id": lora_int_id, "lora_path": lora_path}
+        known(INTERFACE["lora_request"], given)
+        super().__init__(**given)
 
 
 class EngineDeadError(Exception):
@@ -86,6 +100,7 @@ class Llm:
         resize: whether images are made smaller than they came, as a processor with a narrow budget does.
         prompts: what came in, in order.
         calls: how often each other method was called, and its arguments in order.
+        drawn: what was drawn, by all that it was drawn from but the weights.
     """
 
     args: AsyncEngineArgs
@@ -100,6 +115,8 @@ class Llm:
     asleep: bool = False
     adapters: dict = field(default_factory=dict)
     hold: asyncio.Event | None = None
+    drawn: dict = field(default_factory=dict)
+    emptied: set = field(default_factory=set)
 
     def __post_init__(self):
         self.model = model_of(Path(self.args.model))
@@ -109,7 +126,7 @@ class Llm:
 
     async def generate(self, prompt, sampling_params, request_id, **given):
         known(INTERFACE["methods"]["generate"], given)
-        known({**INTERFACE["prompt_options"], **INTERFACE["tokens_prompt"]}, prompt)
+        known([*INTERFACE["prompt_options"], *INTERFACE["tokens_prompt"]], prompt)
         assert isinstance(sampling_params, SamplingParams)
         assert not self.running[request_id], "a reused id aborts its holder"
         assert not self.asleep
@@ -124,7 +141,9 @@ class Llm:
             if isinstance(planned, Exception):
                 self.errored = isinstance(planned, EngineDeadError)
                 raise planned
-            yield self.answer(prompt, sampling_params, planned, self.adapted(given.get("lora_request")))
+            adapter = given.get("lora_request")
+            name = adapter.lora_name if adapter else ""
+            yield self.answer(prompt, sampling_params, planned, self.adapted(adapter), name)
         finally:
             self.closed += 1
 
@@ -140,16 +159,20 @@ class Llm:
             self.adapters[request.lora_int_id] = adapted(self.model, request.lora_path)
         return self.adapters[request.lora_int_id]
 
-    def answer(self, prompt, params, finish, model=None):
+    def answer(self, prompt, params, finish, model=None, name=""):
         images = [self._sized(image, prompt) for image in prompt.get("multi_modal_data", {}).get("image", [])]
         uuids = prompt.get("multi_modal_uuids", {}).get("image", [])
         assert len(uuids) == len(images)
         assert all(isinstance(one, str) for one in uuids)
         ids = self._expanded(prompt["prompt_token_ids"], images)
-        made, logprobs = self._draw(ids, images, params, model or self.model)
+        key = name, tuple(ids), tuple(uuids), str(vars(params))
+        if key not in self.drawn:
+            self.drawn[key] = self._draw(ids, images, params, model or self.model)
+        made, logprobs = self.drawn[key]
         reason = finish or ("length" if len(made) >= params.max_tokens and not self._ends(made, params) else "stop")
         row = [{number: SimpleNamespace(logprob=value)} for number, value in zip(made, logprobs, strict=True)]
-        output = SimpleNamespace(token_ids=made, logprobs=row, finish_reason=reason, text="", index=0)
+        fields = {"token_ids": made, "logprobs": row, "finish_reason": reason, "text": "", "index": 0}
+        output = told(INTERFACE["completion_output"], **fields)
         return SimpleNamespace(outputs=[output], prompt_token_ids=ids, num_cached_tokens=0, finished=True)
 
     def _sized(self, image, prompt):
@@ -203,6 +226,19 @@ class Llm:
         config = json.loads((Path(self.args.model) / "preprocessor_config.json").read_text())
         return config["image_mean"], config["image_std"]
 
+    def forget(self, name):
+        """Empty one of the caches."""
+        self.emptied.add(name)
+        if self.emptied == CACHES:
+            self.drawn.clear()
+
+    def reload(self, folder):
+        """Other weights; what the caches hold is of the older ones from here on."""
+        if not list(Path(folder).glob("*.safetensors")):
+            raise RuntimeError(f"Cannot find any model weights with `{folder}`")
+        self.model = model_of.__wrapped__(Path(folder))
+        self.emptied.clear()
+
     def shutdown(self):
         self.calls.append(("shutdown", (), {}))
 
@@ -220,15 +256,19 @@ class Llm:
                 del self.adapters[args[0]]
             if name in ("sleep", "wake_up"):
                 self.asleep = name == "sleep"
-            if args == ("reload_weights",) and (Path(given["kwargs"]["weights_path"]) / "config.json").is_file():
-                self.model = model_of.__wrapped__(Path(given["kwargs"]["weights_path"]))
+            if name in CACHES:
+                self.forget(name)
+            if args == ("reload_weights",):
+                known(INTERFACE["worker"]["reload_weights"], given["kwargs"])
+                self.reload(given["kwargs"]["weights_path"])
             return True
 
         return called
 
 
-def install(monkeypatch):
-    """Put the fake where vLLM would be; returns the engines it starts."""
+def install(monkeypatch, number=HIGHEST):
+    """Put the fake of a version where vLLM would be; returns the engines it starts."""
+    monkeypatch.setitem(globals(), "INTERFACE", VERSIONS[number])
     started = []
 
     def from_engine_args(args):
@@ -243,6 +283,7 @@ def install(monkeypatch):
     modules = {"vllm": vllm, "vllm.sampling_params": parameters, "vllm.lora": lora, "vllm.lora.request": request}
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(vllm_engine, "check_rope", lambda config, folder: None)  # transformers' classes take any
     real = vllm_engine.version
-    monkeypatch.setattr(vllm_engine, "version", lambda name: INTERFACE["version"] if name == "vllm" else real(name))
+    monkeypatch.setattr(vllm_engine, "version", lambda name: number if name == "vllm" else real(name))
     return started

@@ -1,23 +1,22 @@
 """A ``vllm serve`` on 127.0.0.1 over the imitation of vLLM's engine: it draws with the weights it was told to load.
 
-Routes, fields and answers are those of vLLM 0.33's sources, and of a newer protocol where it says so; any other field
-is a fault. Nothing is drawn while it is paused or asleep, and nobody else may be asked meanwhile.
+Routes, fields and answers are those that are recorded of a version; any other is a fault. Nothing is drawn while it is
+paused or asleep, and nobody else may be asked meanwhile.
 """
 
 import json
 import threading
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from prh.tests.models import fake_vllm
 from prh.tests.models.fake_server import Answer, FakeServer, Handler, read_image
-from prh.tests.models.support import model_of
 
 NAME = "served"
-FIELDS = {"model", "token_ids", "sampling_params", "return_token_ids", "content_parts"}
 LORA = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 GENERATE = "/inference/v1/generate"
+# Routes whose body a class describes.
+BODIES = dict(zip(LORA, ("load_adapter", "unload_adapter"), strict=True))
 GONE = Answer({"detail": "Not Found"}, 404)
 
 
@@ -36,7 +35,7 @@ class FakeServe(FakeServer):
         without: routes that it does not have.
         deaf: whether it says that it loads weights, and does not.
         raw: whether log-probabilities are from before temperature and bias.
-        newer: whether it tells token ids as numbers, as the protocol after 0.33 does.
+        stuck: whether its prefix cache cannot be emptied, as while a request runs.
         lean: whether it leaves the ids of the prompt out, and tells their number alone.
         at: what happens before a generation, by how many there were; an answer is given instead.
         after: what happens after a request to a route.
@@ -47,12 +46,12 @@ class FakeServe(FakeServer):
 
     handler = Routes
 
-    def __init__(self, folder, **options):
+    def __init__(self, folder, number=fake_vllm.HIGHEST, **options):
         super().__init__()
-        self.folder = Path(folder)
+        self.folder, self.interface = Path(folder), fake_vllm.VERSIONS[number]
         self.without, self.at, self.calls, self.drawn = set(), {}, [], []
         self.instead, self.after = None, {}
-        self.deaf = self.raw = self.newer = self.lean = False
+        self.deaf = self.raw = self.stuck = self.lean = False
         self.one = threading.Lock()
         self.again()
         for name, value in options.items():
@@ -77,20 +76,24 @@ class FakeServe(FakeServer):
             if self.dead:
                 return Answer(cut=-1)
             route = urlsplit(path).path
-            if route in self.without:
+            if route in self.without or f"{method} {route}" not in self.interface["routes"]:
                 return GONE
             try:
                 if route == GENERATE:
                     return self.generate(body)
                 self.calls.append((method, path, body))
-                answer = self.does(method, route, body)
+                answer = self.does(method, path, body)
                 self.after.get(route, lambda: None)()
                 return answer
             except AssertionError as error:
                 self.faults.append(str(error))
                 return Answer({"error": {"message": f"bad request: {error}", "code": 400}}, 400)
 
-    def does(self, method, route, body):
+    def does(self, method, path, body):
+        route, query = urlsplit(path).path, parse_qs(urlsplit(path).query)
+        given = self.interface["routes"][f"{method} {route}"]
+        fake_vllm.known(self.bodies(BODIES[route]) if route in BODIES else given, body or ())
+        fake_vllm.known(given, query)
         if method == "GET":
             return {"/v1/models": self.list, "/weight_info": self.info}[route]()
         if route in LORA:
@@ -100,12 +103,21 @@ class FakeServe(FakeServer):
             "/resume": lambda: setattr(self, "paused", False),
             "/sleep": lambda: setattr(self, "asleep", True),
             "/wake_up": lambda: setattr(self, "asleep", False),
-            "/reset_prefix_cache": lambda: None,
-            "/reset_encoder_cache": lambda: None,
+            "/reset_prefix_cache": self.reset,
+            "/reset_encoder_cache": lambda: self.llm.forget("reset_encoder_cache"),
             "/update_weight_version": lambda: setattr(self, "label", body["new_version"]),
             "/collective_rpc": lambda: self.load(**body),
         }[route]()
         return done or Answer(b"")
+
+    def bodies(self, name):
+        """The fields of what is said or told."""
+        return self.interface["bodies"][name]
+
+    def reset(self):
+        if not self.stuck:
+            self.llm.forget("reset_prefix_cache")
+        return Answer({"success": not self.stuck})
 
     def list(self):
         base = {"id": NAME, "object": "model", "owned_by": "vllm", "root": str(self.folder), "parent": None}
@@ -119,11 +131,12 @@ class FakeServe(FakeServer):
     def load(self, method, kwargs):
         assert self.paused, "weights change while others may be asked"
         assert method == "reload_weights"
-        folder = Path(kwargs["weights_path"])
-        if not list(folder.glob("*.safetensors")):
-            return Answer({"error": {"message": f"Cannot find any model weights with {folder}", "code": 500}}, 500)
-        if not self.deaf:
-            self.llm.model = model_of.__wrapped__(folder)
+        fake_vllm.known(self.interface["worker"]["reload_weights"], kwargs)
+        try:
+            if not self.deaf:
+                self.llm.reload(kwargs["weights_path"])
+        except RuntimeError as error:
+            return Answer({"error": {"message": str(error), "code": 500}}, 500)
         return Answer({"results": [None]})
 
     def lora(self, route, lora_name, lora_path=""):
@@ -146,14 +159,15 @@ class FakeServe(FakeServer):
             return Answer(cut=-1)
         if self.instead:
             return self.instead
-        assert set(request) <= FIELDS, set(request) - FIELDS
+        fake_vllm.known(self.bodies("generate_request"), request)
         if request["model"] not in (NAME, *self.adapters):
             return Answer({"error": {"message": f"The model `{request['model']}` does not exist.", "code": 404}}, 404)
         assert not self.paused
         assert not self.asleep
         self.requests.append(request)
         self.drawn.append((self.label, request["model"]))
-        made = self.llm.answer(self.prompt(request), self.params(request), None, self.adapters.get(request["model"]))
+        adapter = self.adapters.get(request["model"])
+        made = self.llm.answer(self.prompt(request), self.params(request), None, adapter, request["model"])
         return Answer(self.reply_of(made, request))
 
     def prompt(self, request):
@@ -178,21 +192,33 @@ class FakeServe(FakeServer):
         values = [row[number].logprob for row, number in zip(output.logprobs, output.token_ids, strict=True)]
         if self.raw:
             values = [-5.0] * len(values)
-        told = [
-            {"token_id": number, "logprob": value, "rank": 1, "top_logprobs": []}
-            if self.newer
-            else {"token": f"token_id:{number}", "logprob": value, "bytes": None, "top_logprobs": []}
-            for number, value in zip(output.token_ids, values, strict=True)
-        ]
-        choice = {"index": 0, "logprobs": {"content": told}, "finish_reason": output.finish_reason}
-        usage = SimpleNamespace(prompt=len(made.prompt_token_ids), new=len(output.token_ids))
-        return {
+        rows = [self.row(number, value) for number, value in zip(output.token_ids, values, strict=True)]
+        counts = {"prompt_tokens": len(made.prompt_token_ids), "completion_tokens": len(output.token_ids)}
+        choice = {
+            "index": 0,
+            "logprobs": {"content": rows},
+            "finish_reason": output.finish_reason,
+            "token_ids": list(output.token_ids),
+        }
+        if "weight_versions" in self.bodies("generate_choice"):
+            choice["weight_versions"] = [{"version": self.label, "start": 0, "end": len(output.token_ids)}]
+        reply = {
             "request_id": "r-1",
-            "model": request["model"],
-            "choices": [{**choice, "token_ids": list(output.token_ids)}],
-            "usage": {"prompt_tokens": usage.prompt, "completion_tokens": usage.new, "total_tokens": 0},
+            "choices": [choice],
+            "usage": {**counts, "total_tokens": sum(counts.values())},
             "prompt_token_ids": None if self.lean else list(made.prompt_token_ids),
         }
+        for name, one in (("generate_reply", reply), ("generate_choice", choice), ("usage", reply["usage"])):
+            fake_vllm.known(self.bodies(name), one)
+        return reply
+
+    def row(self, number, value):
+        """The log-probability of a token, in the words of the version."""
+        numbers = "token_id" in self.bodies("logprob")
+        said = {"token_id": number, "rank": 1} if numbers else {"token": f"token_id:{number}", "bytes": None}
+        row = {**said, "logprob": value, "top_logprobs": []}
+        fake_vllm.known(self.bodies("logprob"), row)
+        return row
 
     def die(self):
         """Answer nobody any more, and drop whoever asks."""

@@ -15,7 +15,7 @@ from prh.models.vllm_engine import VLLMFactory
 from prh.models.vllm_settings import alone
 from prh.tests.models import fake_vllm
 from prh.tests.models.support import conversation, noise, reply, run, say
-from prh.tests.models.versions import adapter, learners
+from prh.tests.models.versions import adapter, learners, moved
 from prh.tests.models.versions import question as asked
 
 SPEC = TurnSpec(8)
@@ -167,8 +167,9 @@ def question():
     return made
 
 
-def test_whole_weights_are_read_anew_and_old_caches_emptied(opened, tmp_path):
+def test_whole_weights_are_read_anew_and_old_caches_emptied(opened, qwen25, tmp_path):
     engine, llm = opened
+    moved(qwen25, tmp_path)
 
     async def play():
         await engine.load_weights(1, tmp_path)
@@ -225,8 +226,9 @@ def test_an_adapter_of_the_vision_tower_is_drawn_with_or_refused(qwen25, monkeyp
     assert started[1].calls == []
 
 
-def test_a_cache_that_is_not_emptied_ends_the_drawing(opened, tmp_path):
+def test_a_cache_that_is_not_emptied_ends_the_drawing(opened, qwen25, tmp_path):
     engine, llm = opened
+    moved(qwen25, tmp_path)
     llm.reset_prefix_cache = lambda: asyncio.sleep(0, result=False)
 
     async def play():

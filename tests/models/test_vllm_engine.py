@@ -9,19 +9,26 @@ from prh.harness.errors import ModelError, Prerequisite, UsageError
 from prh.harness.ledger import Segment, Text
 from prh.harness.media import pixel_digest
 from prh.harness.types import Size, Span
+from prh.models.loading import load_config
 from prh.models.transformers_engine import TransformersFactory
-from prh.models.vllm_engine import VLLMFactory, vllm_version
+from prh.models.vllm_engine import VLLMFactory, check_rope, vllm_version
 from prh.models.vllm_settings import Settings, lora_rank
 from prh.tests.models import fake_vllm
 from prh.tests.models.support import conversation, hashed, noise, prompt_ids, reply, run, say
-from prh.tests.models.versions import adapter
+from prh.tests.models.versions import adapter, plain_rope
 
 SPEC = TurnSpec(12)
 
 
+@pytest.fixture(params=[fake_vllm.LOWEST, fake_vllm.HIGHEST])
+def number(request):
+    """The version of vLLM."""
+    return request.param
+
+
 @pytest.fixture
-def started(monkeypatch):
-    return fake_vllm.install(monkeypatch)
+def started(monkeypatch, number):
+    return fake_vllm.install(monkeypatch, number)
 
 
 @pytest.fixture
@@ -127,12 +134,12 @@ def test_all_of_a_spec_is_asked_for(opened):
     engine, llm = opened(data_parallel="4")
     spec = TurnSpec(5, 0.7, 0.9, (1 << 56) - 1, ("</a>",), (3, 4))
     run(engine.turn(question(), spec))
-    number, params, given = llm.requests[0]
+    name, params, given = llm.requests[0]
     assert (params.temperature, params.top_p, params.seed, params.max_tokens) == (0.7, 0.9, (1 << 56) - 1, 5)
     assert (params.stop, params.detokenize, params.logit_bias) == (["</a>"], True, {3: -100.0, 4: -100.0})
     assert set(params.stop_token_ids) == {*engine.speech.ends, *engine.speech.processor.vision_ids}
     run(engine.turn(question(), spec))
-    assert llm.requests[1][0] != number
+    assert llm.requests[1][0] != name
     assert llm.requests[1][2]["data_parallel_rank"] == given["data_parallel_rank"] in range(4), "it keeps its copy"
     run(engine.turn(question(), TurnSpec(5)))
     assert (llm.requests[2][1].logit_bias, llm.requests[2][1].detokenize) == (None, False)
@@ -204,7 +211,7 @@ def test_cancelling_a_turn_closes_its_request(opened):
     assert ("shutdown", (), {}) in llm.calls
 
 
-def test_what_it_is_started_with(opened):
+def test_what_it_is_started_with(opened, number):
     engine, llm = opened(tensor_parallel="2", backend="ray", memory="0.5", eager="true", sleep="TRUE", rows="8")
     args = vars(llm.args)
     assert (args["tensor_parallel_size"], args["gpu_memory_utilization"], args["max_num_seqs"]) == (2, 0.5, 8)
@@ -214,7 +221,7 @@ def test_what_it_is_started_with(opened):
     assert engine.fit(Size(300, 300), Span(1, 28 * 28 * 5)) == Size(56, 56)
     notes = engine.describe()
     json.dumps(notes, allow_nan=False)
-    assert notes["versions"]["vllm"] == fake_vllm.INTERFACE["version"]
+    assert notes["versions"]["vllm"] == number
 
 
 def test_an_adapter_is_served_beside_its_base(qwen25, started, tmp_path):
@@ -259,6 +266,13 @@ def test_options_that_are_none(name, text):
         Settings.read({name: text})
     with pytest.raises(UsageError, match="no option 'gpus'"):
         Settings.read({"gpus": "2"})
+
+
+def test_positions_that_vllm_does_not_know_are_refused_as_it_is_opened(qwen25, tmp_path):
+    folder = plain_rope(qwen25, tmp_path / "plain")
+    check_rope(load_config(folder, trust_remote_code=False), folder)
+    with pytest.raises(ModelError, match=r"in 18 parts \(mrope_section\) and vLLM in 3; use --engine transformers"):
+        check_rope(load_config(qwen25, trust_remote_code=False), qwen25)
 
 
 def test_without_vllm_one_line_says_what_is_missing(qwen25):

@@ -10,6 +10,7 @@ from prh.models.transformers_engine import TransformersFactory
 from prh.models.vllm_engine import VLLMFactory
 from prh.models.vllm_line import Line
 from prh.models.vllm_server import ServedSettings
+from prh.tests.models import fake_vllm
 from prh.tests.models.fake_server import ENVIRONMENT, Answer
 from prh.tests.models.fake_vllm_serve import GENERATE, NAME, FakeServe
 from prh.tests.models.support import hashed, noise, reply, say
@@ -26,9 +27,10 @@ def _environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def serve(qwen25):
-    with FakeServe(qwen25) as server:
+@pytest.fixture(params=[fake_vllm.SERVING[0], fake_vllm.HIGHEST])
+def serve(request, qwen25):
+    """A server of the lowest and of the highest version that serves rollouts."""
+    with FakeServe(qwen25, request.param) as server:
         yield server
         assert server.faults == []
 
@@ -91,9 +93,7 @@ def test_an_image_is_hashed_once_whatever_turns_show_it(serve, qwen25, monkeypat
     assert named == {pixel_digest(seen[0])}
 
 
-@pytest.mark.parametrize("newer", [False, True])
-def test_whole_weights_are_handed_over_and_drawn_with(serve, qwen25, tmp_path, newer):
-    serve.newer = newer
+def test_whole_weights_are_handed_over_and_drawn_with(serve, qwen25, tmp_path):
     engine = opened(qwen25, serve)
     models = {version: moved(qwen25, tmp_path / str(version), version) for version in (3, 5)}
 
@@ -270,6 +270,49 @@ def test_weights_that_the_server_cannot_see(serve, qwen25, tmp_path):
     assert serve.label == "prh-1-1-loading", "nobody knows what it holds"
 
 
+def test_a_cache_that_is_not_emptied_ends_the_drawing(serve, qwen25):
+    serve.stuck = True
+    engine = opened(qwen25, serve)
+
+    async def play():
+        with pytest.raises(ModelError, match="did not empty its prefix cache: a request still runs"):
+            await engine.load_weights(0, qwen25)
+        with pytest.raises(ModelError, match="version 0 of the weights could not be taken"):
+            await engine.turn(question(), SPEC)
+
+    run(play(), engine)
+    assert not serve.paused
+    assert serve.label == "prh-1-0-loading"
+
+
+def test_a_server_that_says_which_weights_drew_is_not_asked(serve, qwen25):
+    engine = opened(qwen25, serve)
+
+    async def play():
+        await engine.load_weights(0, qwen25)
+        serve.calls.clear()
+        for _ in range(3):
+            await engine.turn(question(), SPEC)
+
+    run(play(), engine)
+    says = "weight_versions" in serve.bodies("generate_choice")
+    assert [path for _, path, _ in serve.calls] == ([] if says else ["/weight_info"] * 3)
+
+
+def test_a_reply_whose_weights_are_not_to_be_read_is_none_of_theirs(serve, qwen25):
+    engine = opened(qwen25, serve)
+    whole = {"token_ids": [7], "finish_reason": "stop", "logprobs": {"content": [{"logprob": -1.0}]}}
+
+    async def play():
+        await engine.load_weights(0, qwen25)
+        spans = [{"version": "prh-1-0", "start": 0, "end": 1}, "prh-1-0"]
+        serve.instead = Answer({"choices": [{**whole, "weight_versions": spans}], "usage": {}})
+        with pytest.raises(ModelError, match="has the weights None where 'prh-1-0' were handed over"):
+            await engine.turn(question(), SPEC)
+
+    run(play(), engine)
+
+
 @pytest.mark.parametrize("lean", [False, True])
 def test_an_image_that_was_resized_again_is_refused(serve, qwen25, lean):
     serve.lean, serve.llm.resize = lean, True
@@ -315,7 +358,7 @@ def test_a_reply_that_is_none(serve, qwen25):
     [
         (
             "/weight_info",
-            "GET /weight_info: the server answers 404: Not Found; it needs vLLM 0.33 or newer, started with V",
+            "GET /weight_info: the server answers 404: Not Found; it needs vLLM 0.31 or newer, started with V",
         ),
         (GENERATE, "started with --enable-scale-out"),
         ("/v1/models", "is it the URL of a `vllm serve`"),

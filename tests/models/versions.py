@@ -1,6 +1,8 @@
 """Versions of a tiny checkpoint's weights, whole or as an adapter, and what each makes of what was said."""
 
 import copy
+import json
+import shutil
 import warnings
 
 import torch
@@ -12,6 +14,28 @@ def question(key="s#0"):
     say(talk, "system", "Be brief.")
     say(talk, "user", noise((84, 56), 1), f"What is {key}?")
     return talk
+
+
+def plain_rope(folder, target):
+    """A copy of a checkpoint of ours whose positions are rotated in three parts, as vLLM knows them."""
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text())
+    rope = config["text_config"]["rope_parameters"]
+    half = sum(rope["mrope_section"])
+    rope["mrope_section"] = [half - 2 * (half // 3), half // 3, half // 3]
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+def untied(folder):
+    """Give a checkpoint's output layer weights of its own, in place."""
+    model = copy.deepcopy(model_of(folder))
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+    model.save_pretrained(folder)
+    model_of.cache_clear()
+    return folder
 
 
 def moved(folder, target, seed=0):
@@ -38,9 +62,9 @@ def adapter(folder, target, seed=0, rank=4, modules=("q_proj", "v_proj")):
     return model
 
 
-def learners(folder, model, turn):
-    """The log-probabilities of a turn that answers ``question()``, under a model; None for the checkpoint's own."""
-    talk = question()
+def learners(folder, model, turn, talk=None, temperature=1.0):
+    """The log-probabilities of a turn that answers a conversation, under a model; None for the checkpoint's own."""
+    talk = talk or question()
     prompt = prompt_ids(folder, talk, 28)
-    law = full_logits(folder, talk, [*prompt, *turn.ids], model).log_softmax(-1)
+    law = (full_logits(folder, talk, [*prompt, *turn.ids], model) / temperature).log_softmax(-1)
     return [float(law[len(prompt) + place - 1, number]) for place, number in enumerate(turn.ids)]
