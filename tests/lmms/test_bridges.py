@@ -8,6 +8,9 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
+from pathlib import Path
 
 import pytest
 from prh.harness.engine import EngineOptions
@@ -49,9 +52,9 @@ def site(tmp_path_factory):
     patch.undo()
 
 
-def command(*words, code=0, **more):
+def command(*words, code=0, python=sys.executable, **more):
     done = subprocess.run(
-        [sys.executable, *words],
+        [python, *words],
         capture_output=True,
         text=True,
         timeout=400,
@@ -103,6 +106,28 @@ def test_a_task_of_lmms_eval_in_our_loop(ours, samples):
     assert metrics["metrics"]["acc"]["value"] == pytest.approx(sum(right) / COUNT)
     assert metrics["metrics"]["percent"] == metrics["metrics"]["acc"], "a percentage is a rate"
     assert metrics["metrics"]["acc"]["low"] is not None
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """An interpreter of another environment: it has all that ours has but lmms-eval."""
+    venv.create(tmp_path / "env", symlinks=True)
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(tmp_path / "env")}))
+    ours = sysconfig.get_path("purelib")
+    (site / "ours.pth").write_text(f"import site, sys; site.addsitedir({ours!r}); sys.modules['lmms_eval'] = None\n")
+    return tmp_path / "env" / "bin" / "python"
+
+
+def test_lmms_eval_under_another_interpreter_than_ours(ours, tasks, bare, tmp_path):
+    """A task and a model of it, asked from an environment that has none: PRH_LMMS_EVAL_PYTHON names theirs."""
+    words = ["-m", "prh", "eval", "--task", f"lmms:prh_local@{tasks}", "--engine", "lmms:prh_dummy"]
+    words += ["--model", "no-file", "--out", str(tmp_path / "run")]
+    done = command(*words, code=2, python=bare)
+    assert "set PRH_LMMS_EVAL_PYTHON" in done.stderr
+    command(*words, python=bare, PRH_LMMS_EVAL_PYTHON=sys.executable)
+    assert shown_and_said(tmp_path / "run") == shown_and_said(ours[0]), "the model is the one of the server"
+    theirs, here = (read_json(folder / "metrics.json")["metrics"]["acc"] for folder in (tmp_path / "run", ours[0]))
+    assert theirs == here
 
 
 def test_its_replies_are_scored_again_as_lmms_eval_reads_them(ours):
