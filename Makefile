@@ -17,7 +17,11 @@ VENV_VLLM ?= .venv-vllm
 
 VENV_RAY ?= .venv-ray
 
-.PHONY: setup demo example trap test test-lmms test-ray test-trl test-tv test-vllm bench bench-client bench-engine bench-grpo bench-lmms bench-harness bench-rounds bench-startup bench-compare bench-report bench-sft controls check format clean
+VENV_LOWEST ?= .venv-lowest
+
+VENV_TRACKERS ?= .venv-trackers
+
+.PHONY: setup demo example trap test test-lmms test-lowest test-ray test-trackers test-trl test-tv test-vllm bench bench-client bench-engine bench-gpu bench-grpo bench-lmms bench-harness bench-rounds bench-startup bench-compare bench-report bench-sft controls check format clean
 
 setup: $(VENV)/.ready
 
@@ -77,14 +81,39 @@ $(VENV_TV)/.ready: pyproject.toml constraints-tv.txt
 test-trl: $(VENV_TRL)/.ready
 	$(VENV_TRL)/bin/python -m pytest -q -p no:cacheprovider tests/trl
 
-# The installed vLLM against what is relied on of it; its turns too where there is a GPU. Some 9 GB.
+# The installed vLLM against what is relied on of it; where there is a GPU its turns, versions of weights in this process
+# and from a server, and whole commands. Some 6 GB.
 test-vllm: $(VENV_VLLM)/.ready
 	$(VENV_VLLM)/bin/python -m pytest -q -p no:cacheprovider tests/vllm
 
 $(VENV_VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VENV_VLLM)
 	$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
-		-e ".[vllm]" hypothesis pytest
+		-e ".[vllm,train,api]" hypothesis pytest
+	touch $@
+
+# The engine and the trainer's losses under the lowest transformers of the range, and what it wants of others.
+test-lowest: $(VENV_LOWEST)/.ready
+	$(VENV_LOWEST)/bin/python -m pytest -q -n 2 -p no:cacheprovider tests/models tests/training/test_grpo_losses.py \
+		tests/training/test_mask.py tests/training/test_layouts.py
+
+LOWEST = $(shell sed -n 's/.*transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+
+$(VENV_LOWEST)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV_LOWEST)
+	grep -iv '^\(transformers\|huggingface[_-]hub\|tokenizers\|hf-xet\)==' constraints.txt > $(VENV_LOWEST)/constraints.txt
+	$(VENV_LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV_LOWEST)/constraints.txt \
+		"transformers==$(LOWEST).*" -e ".[dev]"
+	touch $@
+
+# Experiment trackers themselves, offline.
+test-trackers: $(VENV_TRACKERS)/.ready
+	$(VENV_TRACKERS)/bin/python -m pytest -q -p no:cacheprovider tests/trackers
+
+$(VENV_TRACKERS)/.ready: pyproject.toml constraints-trackers.txt
+	$(PYTHON) -m venv $(VENV_TRACKERS)
+	$(VENV_TRACKERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-trackers.txt \
+		torch tensorboard trackio wandb hypothesis pytest -e .
 	touch $@
 
 # Two workers of a local Ray.
@@ -102,6 +131,10 @@ bench: bench-engine bench-harness bench-rounds bench-startup bench-compare bench
 
 bench-engine bench-harness bench-rounds bench-startup bench-compare bench-report: bench-%: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/bench_$*.py $(if $(JSON),--json $(JSON)/$*.json)
+
+# In the shape of a real model, which needs a GPU; ARGUMENTS="--shape tiny" tries the script without one.
+bench-gpu: setup
+	$(BIN)/python -W ignore tests/benchmarks/bench_gpu.py $(ARGUMENTS) $(if $(JSON),--json $(JSON)/gpu.json)
 
 # Whether answers depend on what crops show.
 controls: setup
@@ -141,4 +174,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_LMMS) $(VENV_RAY) $(VENV_TRL) $(VENV_TV) $(VENV_VLLM) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs
+	rm -rf $(VENV) $(VENV_LMMS) $(VENV_LOWEST) $(VENV_RAY) $(VENV_TRACKERS) $(VENV_TRL) $(VENV_TV) $(VENV_VLLM) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs

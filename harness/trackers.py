@@ -18,6 +18,18 @@ from .store import read_manifest
 from .types import Json
 
 PROJECT = "prh"
+# What W&B would take note of by itself: the command, the machine, packages, the repository, the screen.
+SILENT = {
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "save_code": False,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
 PACKAGES = {"wandb": "wandb", "trackio": "trackio", "tensorboard": "tensorboard"}
 
 
@@ -82,11 +94,18 @@ def _logged(package: str) -> Callable[[Handed], None]:
 
     def send(handed: Handed) -> None:
         library = importlib.import_module(package)
-        library.init(project=PROJECT, name=handed.title, config=dict(handed.config))
+        library.init(project=PROJECT, name=handed.title, config=dict(handed.config), **_silenced(library))
         library.log(dict(handed.values))
         library.finish()
 
     return send
+
+
+def _silenced(library: Any) -> dict[str, object]:
+    """Settings that this release knows, as an argument; W&B alone has such."""
+    known = getattr(getattr(library, "Settings", None), "model_fields", {})
+    chosen = {name: value for name, value in SILENT.items() if name in known}
+    return {"settings": library.Settings(**chosen)} if chosen else {}
 
 
 def _written(handed: Handed) -> None:

@@ -110,6 +110,14 @@ def test_figures_are_handed_over(done, monkeypatch, name):
     assert not {"command", "environment", "directory"} & set(opened["config"])
 
 
+def test_what_wandb_notes_by_itself_is_turned_off_as_far_as_it_knows(done, monkeypatch):
+    library = Library("wandb")
+    library.Settings = type("Settings", (dict,), {"model_fields": ("console", "x_disable_meta", "entity")})
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    trackers.track("wandb", done)
+    assert library.calls[0]["settings"] == {"console": "off", "x_disable_meta": True}
+
+
 def test_a_tracker_that_refuses_costs_no_figure(done, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", Library("wandb", fail=True))
     with pytest.raises(
