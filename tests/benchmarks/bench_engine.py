@@ -96,10 +96,10 @@ def generate(engine, talks, specs):
         eos_token_id=list(engine._encoder.ends),
         pad_token_id=engine.pad,
     )
+    given = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds, **join_inputs(views)}
+    given = {name: value.to(engine.module.device) for name, value in given.items()}
     with torch.inference_mode():
-        made = engine.module.generate(
-            input_ids=ids, attention_mask=mask, mm_token_type_ids=kinds, generation_config=how, **join_inputs(views)
-        )
+        made = engine.module.generate(generation_config=how, **given)
     replies = [row[longest:][: spec.max_new_tokens] for row, spec in zip(made.tolist(), specs, strict=True)]
     return [turn_of(engine, view, reply) for view, reply in zip(views, replies, strict=True)]
 
@@ -136,13 +136,13 @@ class Rounds:
                 future.set_result(turn)
 
 
-def in_rounds(engine, samples, setting, speaker):
+def in_rounds(engine, samples, setting, speaker, batch=BATCH):
     rounds = Rounds(engine)
     noted = speaker(rounds, engine)
 
     async def run():
-        for start in range(0, len(samples), BATCH):
-            some = samples[start : start + BATCH]
+        for start in range(0, len(samples), batch):
+            some = samples[start : start + batch]
             rounds.live = len(some)
             await asyncio.gather(*(run_episode(sample, noted, setting) for sample in some))
 
