@@ -211,7 +211,12 @@ def tower(inner: nn.Module, device: torch.device) -> Encode:
         with as_product(model.visual.patch_embed):
             run = model.get_video_features if video else model.get_image_features
             made = run(pixels, grids, return_dict=True)
-        levels = getattr(made, "deepstack_features", None) or ()
+        counts = [len(rows) for rows in made.pooler_output]
+        # Parted by media as what is pooled is, or, by the transformers before that, whole.
+        levels = [
+            level.split(counts) if isinstance(level, torch.Tensor) else level
+            for level in getattr(made, "deepstack_features", None) or ()
+        ]
         deep = zip(*levels, strict=True) if levels else ((),) * len(made.pooler_output)
         # Copies, so that letting one go frees its memory.
         return [

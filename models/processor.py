@@ -365,14 +365,14 @@ def load_combined(folder: Path, trust_remote_code: bool) -> Combined:
         processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, trust_remote_code=trust_remote_code
         )
-    except ImportError as error:
+    except Exception as error:  # a stranger's files may hold anything; older transformers miss packages by ValueError
         state = torchvision_state()
         if state != "works" and "torchvision" in str(error).lower():
             message = f"the processor of {title(folder)} needs torchvision, which is {state}"
             raise Prerequisite(f"{message}: install the one built for this torch") from None
+        if not isinstance(error, ImportError):
+            raise ModelError(f"{title(folder)}: its processor cannot be loaded: {one_line(error)}") from None
         raise Prerequisite(f"the processor of {title(folder)} needs another package: {one_line(error)}") from None
-    except Exception as error:  # a stranger's files may fail in any way
-        raise ModelError(f"{title(folder)}: its processor cannot be loaded: {one_line(error)}") from None
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise ModelError(f"{title(folder)} has no processor of text and images; is it an image-text-to-text model?")
     return cast(Combined, processor)

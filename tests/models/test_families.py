@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -135,7 +136,12 @@ def from_scratch(folder, talk):
 @pytest.mark.parametrize("name", ["llava", "idefics3", "gemma3"])
 def test_another_family_runs_through_its_own_template_and_processor(name, built, opened, monkeypatch):
     folder = built(name)
-    engine = opened(folder)
+    try:
+        engine = opened(folder)
+    except Prerequisite as missing:  # 5.17 has some families' processors for torchvision alone
+        if not version("transformers").startswith("5.17."):
+            raise
+        pytest.skip(str(missing))
     talks = [conversation(f"c{number}#0") for number in range(3)]
     for number, talk in enumerate(talks):
         images = [noise((60 + number, 40 + step), number) for step in range(1 + number % 2)]
