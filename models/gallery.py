@@ -214,7 +214,7 @@ def tower(inner: nn.Module, device: torch.device) -> Encode:
         counts = [len(rows) for rows in made.pooler_output]
         # Parted by media as what is pooled is, or, by the transformers before that, whole.
         levels = [
-            level.split(counts) if isinstance(level, torch.Tensor) else level
+            torch.split(level, counts) if isinstance(level, torch.Tensor) else level
             for level in getattr(made, "deepstack_features", None) or ()
         ]
         deep = zip(*levels, strict=True) if levels else ((),) * len(made.pooler_output)
