@@ -79,8 +79,8 @@ def make(
     Raises:
         PrhError: a setting does not fit, a folder holds something else, or a part ended early.
     """
-    for name, part in (("sight", config.sight), ("practice", config.practice), ("further", config.further)):
-        check_choice(part.precision, ("no", "bf16"), f"{name}.precision")
+    for name in ("sight", "practice", "further"):
+        check_choice(getattr(config, name).precision, ("no", "bf16"), f"{name}.precision")
     start = time.process_time()
     base = make_base(config, out, say)
     made = publish(base, out / "tiny-base", say)

@@ -95,6 +95,6 @@ def names(out):
 def test_an_unknown_precision_is_refused_before_anything_is_drawn(tmp_path):
     values, _ = read_recipe("tiny")
     config = build(TinyConfig, override(values, ["sight.precision=fp16"]))
-    with pytest.raises(UsageError, match="sight.precision must be one of no, bf16, not 'fp16'"):
+    with pytest.raises(UsageError, match=r"sight\.precision must be one of no, bf16, not 'fp16'"):
         tiny.make(config, tmp_path / "out", "base", print)
     assert not (tmp_path / "out").exists()
