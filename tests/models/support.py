@@ -142,7 +142,8 @@ def recorded_logits(monkeypatch):
 def redraw(logits: torch.Tensor, spec: TurnSpec, margin: float) -> list[tuple[int, bool]]:
     """What a turn draws from these logits, positions x vocabulary, and whether each was within a margin of another.
 
-    Greedy: of its two best logits. Sampled: of its number and an end of its token's share, for any top-p as near.
+    Greedy: of its two best logits. Sampled: of its number and an end of its token's share, for any top-p as near, and
+    with two tokens exchanged that are as near to each other at its cut.
     """
     scores = logits.double().numpy().copy()
     scores[:, list(spec.banned_ids)] = -np.inf
@@ -160,17 +161,21 @@ def _sampled(scores: np.ndarray, top_p: float, number: float, margin: float) -> 
     order = np.argsort(-share, kind="stable")
     before = np.cumsum(share[order]) - share[order]
 
-    def pick(limit: float) -> tuple[int, bool]:
-        count = len(order) if top_p == 1 else max(1, int((before < limit).sum()))
+    def cut(limit: float) -> int:
+        return len(order) if top_p == 1 else max(1, int((before < limit).sum()))
+
+    def pick(chosen: np.ndarray) -> tuple[int, bool]:
         kept = np.zeros_like(share)
-        kept[order[:count]] = share[order[:count]] / share[order[:count]].sum()
+        kept[chosen] = share[chosen] / share[chosen].sum()
         ends = np.cumsum(kept)
         token = int(np.flatnonzero(ends > number)[0])
-        tied = count < len(order) and scores[order[count - 1]] - scores[order[count]] < margin
-        return token, bool(tied or min(ends[token] - number, number - ends[token] + kept[token]) < margin)
+        return token, bool(min(ends[token] - number, number - ends[token] + kept[token]) < margin)
 
-    token, near = pick(top_p)
-    others = [pick(top_p - margin), pick(top_p + margin)]
+    count = cut(top_p)
+    token, near = pick(order[:count])
+    others = [pick(order[: cut(limit)]) for limit in (top_p - margin, top_p + margin)]
+    if count < len(order) and scores[order[count - 1]] - scores[order[count]] < margin:
+        others.append(pick(np.append(order[: count - 1], order[count])))
     return token, near or any(other != (token, False) for other in others)
 
 
