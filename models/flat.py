@@ -7,6 +7,7 @@ gives is compared with the model's own forward when a checkpoint is opened.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 # Keys are read in steps of this many, which masked attention kernels want.
 ALIGNED = 16
+# Bytes of a layer's keys and values that a processor reads in about the time that one more call of attention takes.
+CALL_BYTES = 1 << 18
 
 
 class Attention(Protocol):
@@ -235,18 +238,18 @@ class _Attention:
         self.groups = model.heads // model.shared
         self.places = slots.places(rows, columns)
         self.first, self.count = stream.first, len(stream.tokens)
-        self.reach = 0
-        if stream.tokens:
-            self.reach = min(-(-(max(stream.columns) + 1) // ALIGNED) * ALIGNED, slots.room)
-            keys = torch.arange(self.reach, device=rows.device)
-            self.mask = (keys <= columns[: self.count, None])[:, None, None]
+        lengths = [min(-(-(column + 1) // ALIGNED) * ALIGNED, slots.room) for column in stream.columns]
+        worth = CALL_BYTES * slots.layers // slots.token_bytes if rows.device.type == "cpu" else None
+        self.runs = [
+            (start, end, reach, blinkers(columns[start:end], reach, model.dtype)[:, None, None])
+            for start, end, reach in runs_of(lengths, worth)
+        ]
         self.pieces: list[tuple[int, int, int, torch.Tensor | None]] = []
         for piece in stream.pieces:
             end, length = piece.start + len(piece.ids), len(piece.ids)
             mask = None
             if piece.start:
-                keys = torch.arange(end, device=rows.device)
-                mask = keys <= torch.arange(piece.start, end, device=rows.device)[:, None]
+                mask = blinkers(torch.arange(piece.start, end, device=rows.device), end, model.dtype)
             self.pieces.append((piece.slot, end, length, mask))
 
     def run(
@@ -259,12 +262,12 @@ class _Attention:
         keys, values = self.slots.buffer[layer].unbind(0)
         made = [] if self.count else [query[:0]]
         attend = torch.nn.functional.scaled_dot_product_attention
-        if self.count:
+        for start, end, reach, unseen in self.runs:
             # A row's query heads that share a key stand as so many queries of that key's head.
-            folded = query[: self.count].reshape(self.count, -1, self.groups, query.shape[-1])
-            here = slice(self.first, self.first + self.count)
-            seen = (keys[here, :, : self.reach], values[here, :, : self.reach])
-            made.append(attend(folded, *seen, attn_mask=self.mask, scale=scale).flatten(1, 2))
+            folded = query[start:end].reshape(end - start, -1, self.groups, query.shape[-1])
+            here = slice(self.first + start, self.first + end)
+            seen = (keys[here, :, :reach], values[here, :, :reach])
+            made.append(attend(folded, *seen, attn_mask=unseen, scale=scale).flatten(1, 2))
         start = self.count
         for slot, end, length, mask in self.pieces:
             asked = query[start : start + length].transpose(0, 1)[None]
@@ -277,6 +280,37 @@ class _Attention:
     def _spread(self, heads: torch.Tensor) -> torch.Tensor:
         """Each key-value head once for each query head that shares it: 1 x heads x tokens x width."""
         return heads.repeat_interleave(self.groups, 0)[None] if self.groups > 1 else heads[None]
+
+
+def blinkers(places: torch.Tensor, reach: int, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to the scores of ``reach`` keys for queries at some places, so that none sees beyond its own."""
+    import torch
+
+    beyond = torch.arange(reach, device=places.device) > places[:, None]
+    return torch.zeros(beyond.shape, dtype=dtype, device=places.device).masked_fill_(beyond, float("-inf"))
+
+
+def runs_of(lengths: Sequence[int], worth: int | None) -> list[tuple[int, int, int]]:
+    """Rows in runs that attend together, each as its first, the one after its last, and its longest's length.
+
+    All keys of a run are read as far as its longest goes.
+
+    Args:
+        worth: keys that must be saved for a run to be parted in two; None where none ever is.
+    """
+    if not lengths:
+        return []
+    count, reach = len(lengths), max(lengths)
+    if worth is not None and count * (reach - min(lengths)) > worth:
+        before = list(itertools.accumulate(lengths, max))
+        after = list(itertools.accumulate(reversed(lengths), max))[::-1]
+        least, at = min(
+            (place * before[place - 1] + (count - place) * after[place], place) for place in range(1, count)
+        )
+        if count * reach - least > worth:
+            rest = runs_of(lengths[at:], worth)
+            return runs_of(lengths[:at], worth) + [(start + at, end + at, long) for start, end, long in rest]
+    return [(0, count, reach)]
 
 
 def unfit(module: PreTrainedModel, implementation: str) -> str:
