@@ -88,7 +88,13 @@ def _media() -> Json:
 
 def _segment() -> Json:
     part: Json = {"anyOf": [_object({"text": _TEXT}), _object({"media": {"type": "integer", "minimum": 1}})]}
-    optional: dict[str, Json] = {"calls": _list({"type": "object"}), "finish": _TEXT, "trained": {"type": "boolean"}}
+    optional: dict[str, Json] = {
+        "calls": _list({"type": "object"}),
+        "finish": _TEXT,
+        "trained": {"type": "boolean"},
+        "new_tokens": _WHOLE,
+        "seconds": {"type": "number", "minimum": 0},
+    }
     return _object({"role": _ROLES, "parts": _list(part, 1)}, optional)
 
 

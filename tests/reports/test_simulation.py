@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from prh.harness.types import Json
-from prh.reports.compare import AGGREGATE_RESAMPLES, _gaps
+from prh.reports.compare import AGGREGATE_RESAMPLES, _sides_and_gaps
 from prh.reports.statistics import (
     cluster_bootstrap,
     holm,
@@ -183,7 +183,7 @@ def test_sums_of_equal_runs(n: int, size: int, record_property: Callable[[str, J
         return np.stack([rng.binomial(attempted, hard), attempted, tokens, np.ones(hard.shape)], -1).astype(float)
 
     def gaps(sums: np.ndarray) -> np.ndarray:
-        found = _gaps(sums.reshape(*sums.shape[:-1], runs, 8))
+        found = _sides_and_gaps(sums.reshape(*sums.shape[:-1], runs, 8))[..., -len(kinds) :]
         return found.reshape(*found.shape[:-2], -1)
 
     columns = np.concatenate([side(), side()], -1).reshape(groups * size, -1)
