@@ -19,26 +19,6 @@ from .types import END_STATES, ERROR_STATES, Box, Json, Metric, Sample
 
 T = TypeVar("T")
 METRICS_SCHEMA = 1
-SHORT = 32
-
-
-def scored_part(record: Record) -> Record:
-    """What scoring reads of a record; of what was said only the end. A long run's records fit in memory this way."""
-    last = cast("list[Mapping[str, Json]]", record["segments"])[-1:]
-    said: list[Json] = [{key: segment[key] for key in ("role", "parts") if key in segment} for segment in last]
-    left = {key: value for key, value in record.items() if key not in ("media", "crc", "decoders")}
-    media = cast("list[Mapping[str, Json]]", record["media"]) if record["operations"] else []
-    roots: list[Json] = [{key: item.get(key) for key in ("index", "root")} for item in media]
-    return cast(Record, _shared({**left, "segments": said, "media": roots}))
-
-
-def _shared(value: Json) -> Json:
-    """The same value, its keys and its short texts in memory once however many records have them."""
-    if isinstance(value, str):
-        return sys.intern(value) if len(value) <= SHORT else value
-    if isinstance(value, dict):
-        return {sys.intern(key): _shared(part) if part else part for key, part in value.items()}
-    return [_shared(part) for part in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +80,7 @@ class Judge:
 
     def __call__(self, record: Record) -> tuple[Episode, Row | None]:
         """What the metrics read of it, and its row where it is no error. Raises DataError, StoreError."""
-        return episode_of(record), _row(record, self.task, self.profile, self.answer_tag)
+        return episode_of(record), row_of(record, self.task, self.profile, self.answer_tag)
 
 
 def score_records(records: Iterable[Record], task: Task, profile: Profile, answer_tag: str) -> list[Row]:
@@ -112,12 +92,12 @@ def score_records(records: Iterable[Record], task: Task, profile: Profile, answe
         StoreError: a record cannot be read.
     """
     check_reads(profile, task)
-    rows = (_row(record, task, profile, answer_tag) for record in records)
+    rows = (row_of(record, task, profile, answer_tag) for record in records)
     return [row for row in rows if row is not None]
 
 
-def _row(record: Record, task: Task, profile: Profile, answer_tag: str) -> Row | None:
-    """A record's row, None where the episode ended in an error."""
+def row_of(record: Record, task: Task, profile: Profile, answer_tag: str) -> Row | None:
+    """A record's row, None where the episode ended in an error. Raises DataError, StoreError."""
     if record["end"] in ERROR_STATES:
         return None
     sample = sample_of(record)

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from ..harness.errors import StoreError, UsageError
 from ..harness.evaluate import answer_tag, load_profile, load_task
 from ..harness.record import Record
-from ..harness.scoring import score_records, scored_part
+from ..harness.scoring import check_reads, row_of
 from ..harness.store import read_manifest, read_run, runs_below
 from ..harness.task import Profile, Row, Task
 from ..harness.types import ERROR_STATES, Json
@@ -212,22 +212,35 @@ def _labels(found: Sequence[_Found]) -> list[str]:
     return [f"{number} {label}" for number, label in enumerate(short, 1)]
 
 
+class _Judged(NamedTuple):
+    """What is kept of a record; no outcome where the episode ended in an error."""
+
+    key: Key
+    asked: tuple[object, ...]
+    end: str
+    outcome: Outcome | None
+
+
 def load(folder: Path, profile: str | None = None) -> Run:
     """A run, read from its records and judged under a profile, by default its own. Raises PrhError."""
     manifest = read_manifest(folder)
     task, judge = load_task(str(manifest["task"])), load_profile(profile or str(manifest["profile"]))
-    records, damaged = read_run(folder, scored_part)
+    check_reads(judge, task)
     tag = answer_tag(str(cast("Mapping[str, Json]", manifest["identity"]).get("protocol")))
-    rows = {(row.id, row.repeat): row for row in score_records(records, task, judge, tag)}
-    outcomes, asked = {}, {}
+
+    def judged(record: Record) -> _Judged:
+        key = (str(record["id"]), cast(int, record["repeat"]))
+        asked = tuple(_frozen(record.get(name)) for name in ("question", "choices", "gold", "answer_kind"))
+        row = row_of(record, task, judge, tag)
+        return _Judged(key, asked, str(record["end"]), _outcome(record, row, folder) if row else None)
+
+    records, damaged = read_run(folder, judged)
+    outcomes = {record.key: record.outcome for record in records if record.outcome}
+    asked = {record.key[0]: record.asked for record in records}
     errors: dict[str, int] = dict.fromkeys(ERROR_STATES, 0)
     for record in records:
-        key = (str(record["id"]), cast(int, record["repeat"]))
-        asked[key[0]] = tuple(_frozen(record.get(name)) for name in ("question", "choices", "gold", "answer_kind"))
-        if key in rows:
-            outcomes[key] = _outcome(record, rows[key], folder)
-        else:
-            errors[str(record["end"])] += 1
+        if record.outcome is None:
+            errors[record.end] += 1
     if any("cost" in outcome.costs for outcome in outcomes.values()):  # a record leaves out a cost of nothing
         outcomes = {key: replace(own, costs={"cost": 0.0, **own.costs}) for key, own in outcomes.items()}
     return Run(folder, manifest, task, judge, len(records), errors, outcomes, asked, damaged)
