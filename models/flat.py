@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .loading import base_model
+from .rotary import Rotary
 from .slots import Slots
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class FlatModel:
         first = self.layers[0].self_attn
         self.width = int(first.head_dim)
         self.normed = hasattr(first, "q_norm")
+        self.rotary = Rotary(self.text.rotary_emb, self.width)
         config = base.config.get_text_config()
         self.heads, self.shared = int(config.num_attention_heads), int(config.num_key_value_heads)
         self.levels = len(getattr(base.config.vision_config, "deepstack_visual_indexes", None) or ())
@@ -158,9 +160,10 @@ class FlatModel:
         visual, features = self._visual(stream)
         if features is not None:
             hidden = hidden.index_copy(0, visual, features.rows.to(hidden.dtype))
-        cos, sin = (table[0, :, None] for table in self.text.rotary_emb(hidden[None], positions[:, None]))
-        # Signs that `rotate_half` gives to the numbers are given to the table instead, once for all layers.
-        sin = torch.cat((-sin[..., : self.width // 2], sin[..., self.width // 2 :]), -1)
+        if stream.pieces:
+            cos, sin = self.rotary(hidden, positions)
+        else:
+            cos, sin = self.rotary.text(hidden, positions, max(stream.places))
         attention = _Attention(self, stream, slots, rows, columns)
         for number, layer in enumerate(self.layers):
             mixed = self._project(layer, hidden, cos, sin, attention, number)
