@@ -357,7 +357,7 @@ def detectable(n: float, discordance: float, chance: float = 0.8, alpha: float =
         return None
     root = (math.sqrt(n) * critical + reached * math.sqrt(whole - critical**2)) / whole
     effect = root * math.sqrt(discordance)  # where more samples flip than differ
-    if effect > discordance:
+    if effect >= discordance:
         effect = root**2  # where all that flip differ
     return effect if effect <= 1 else None
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prh.harness.intervals import Z, wilson
 from prh.reports.statistics import (
@@ -270,7 +270,8 @@ def test_avg_at_one_has_no_variance_within() -> None:
     assert (found.k, found.within, found.between) == (1, None, None)
 
 
-@given(st.integers(20, 5000), st.floats(0.02, 0.6), st.floats(0.5, 0.95))
+@given(st.integers(20, 5000), st.just(0.0) | st.floats(0.02, 0.6), st.floats(0.5, 0.95))
+@example(40, 0.0, 0.8)
 def test_the_detectable_difference_is_what_power_finds(n: int, flips: float, chance: float) -> None:
     effect = detectable(n, flips, chance)
     if effect is None:
