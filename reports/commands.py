@@ -46,7 +46,7 @@ def compare_command(
     \b
     prh compare runs/base runs/tuned
     prh compare base-s0,base-s1,base-s2 tuned-s0,tuned-s1,tuned-s2
-    prh compare runs/direct runs/tools --allow protocol --allow prompt --allow operations
+    prh compare runs/direct runs/tools --allow protocol --allow prompt --allow operations --allow limits
     """
     if profile == "all":
         _compare_profiles(runs, allow, markdown, as_json)

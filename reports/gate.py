@@ -66,7 +66,7 @@ class Verdict:
     """What a gate says of a candidate.
 
     Attributes:
-        notes: a line on each task that has no baseline.
+        notes: a line on each task that has no baseline, and on what can be done about settings that differ.
         strict: whether ``inconclusive`` fails.
     """
 
@@ -122,18 +122,16 @@ def judge(comparison: Comparison, limits: GateLimits) -> Verdict:
 
 def verdict_on(candidate: str, comparison: Comparison, limits: GateLimits) -> Verdict:
     """The verdict on one of the candidates of a comparison, which has a task in common with the baseline."""
-    tasks = [
-        _judged(task.task, result, limits.of(task.task))
-        for task in comparison.tasks
-        for result in task.results
-        if result.label == candidate
-    ]
+    own = [(task.task, result) for task in comparison.tasks for result in task.results if result.label == candidate]
+    tasks = [_judged(name, result, limits.of(name)) for name, result in own]
     unknown = lacking(comparison.baseline, comparison)
     for line, name in lacking(candidate, comparison).items():
         if name not in unknown.values():
             check = Check("comparable", "incomparable", f"{line}, which the baseline has; evaluate it")
             tasks.append(TaskVerdict(name, (check,), check.text))
-    return Verdict(comparison.baseline, candidate, tuple(tasks), tuple(map(unjudged, unknown)), limits.strict)
+    advice = dict.fromkeys(result.pairing.advice for _, result in own if result.pairing.advice)
+    notes = (*map(unjudged, unknown), *advice)
+    return Verdict(comparison.baseline, candidate, tuple(tasks), notes, limits.strict)
 
 
 def lacking(label: str, comparison: Comparison) -> dict[str, str]:

@@ -67,6 +67,13 @@ class Pairing:
         """Whether nothing stands in the way of a verdict."""
         return not any(mismatch.blocking for mismatch in self.mismatches)
 
+    @property
+    def advice(self) -> str:
+        """What to do about settings that stand in the way; empty where none does."""
+        fields = dict.fromkeys(m.field.partition(".")[0] for m in self.mismatches if m.blocking)
+        allow = " ".join(f"--allow {name}" for name in fields if name in (*SETTINGS, "numerics"))
+        return f"Evaluate both alike, or say `{allow}` where this is what is compared" if allow else ""
+
     @cached_property
     def first(self) -> Mapping[str, Row]:
         """A row of each paired sample: its category, slices, cluster and accepted answers."""

@@ -83,7 +83,8 @@ def _block(comparison: Comparison, task: TaskComparison, result: Result) -> Bloc
     if pieces:
         top = (f"{task.primary} by part", "n", *header[1:4], "p (Holm)", "detectable")
         tables.append((top, tuple(_part_row(delta) for delta in pieces)))
-    return Block(title, (*red, *noted), tuple(tables), tuple(_closing(result)))
+    advice = [pairing.advice] if pairing.advice else []
+    return Block(title, (*red, *advice, *noted), tuple(tables), tuple(_closing(result)))
 
 
 def _row(name: str, delta: Delta) -> Line:

@@ -126,6 +126,27 @@ def test_a_setting_that_differs_is_named_first_and_can_be_allowed(
     assert done.stdout.count("(allowed)") == done.stdout.count("note  ")
 
 
+def test_what_may_be_said_to_differ_is_named_as_the_command_takes_it(tmp_path: Path) -> None:
+    """Also by the example of the command's own help: tools against none."""
+    make(tmp_path / "runs/direct", SAME, settings={"protocol": "direct"})
+    make(tmp_path / "runs/tools", SAME, model="tuned")
+    example = next(line for line in prh("compare", "--help", cwd=tmp_path).stdout.splitlines() if "runs/direct" in line)
+    words = example.split()[1:]
+    assert words[:3] == ["compare", "runs/direct", "runs/tools"]
+    prh(*words, cwd=tmp_path)
+    refused = prh(*words[:3], cwd=tmp_path, code=4).stdout
+    assert f"say `{' '.join(words[3:])}` where" in refused
+    done = prh("gate", words[2], "--baseline", words[1], cwd=tmp_path, code=4)
+    assert f"note  Evaluate both alike, or say `{' '.join(words[3:])}` where" in done.stdout
+
+
+def test_a_run_that_is_not_whole_has_advice_of_its_own(tmp_path: Path) -> None:
+    make(tmp_path / "old", SAME)
+    make(tmp_path / "new", SAME, model="tuned")
+    (tmp_path / "new" / "records.jsonl").write_bytes(b"")
+    assert "--allow" not in prh("compare", "old", "new", cwd=tmp_path, code=4).stdout
+
+
 def test_the_engine_and_the_seed_are_worth_a_note(tmp_path: Path) -> None:
     for name in ("old", "new"):
         make(tmp_path / name, SAME, model=name, settings={"sampling": {"temperature": 0.7}})
