@@ -51,7 +51,7 @@ def banner(field: Field, verdicts: Sequence[Verdict], limits: GateLimits) -> Tab
         {
             "state": check.state,
             "word": WORDS[check.state],
-            "who": f"{task.task}, {check.name}",
+            "who": visible(f"{_who(verdict, task, len(verdicts) > 1)}, {check.name}", 200),
             "sentence": visible(check.text, 600),
         }
         for verdict in verdicts
@@ -75,9 +75,13 @@ def _row(verdict: Verdict, task: TaskVerdict, named: bool) -> Table:
     return {
         "state": task.state,
         "word": WORDS[task.state],
-        "who": visible(f"{task.task}: {verdict.candidate}" if named else task.task, 200),
+        "who": visible(_who(verdict, task, named), 200),
         "sentence": visible(task.sentence, 600).replace(" -", f" {MINUS}"),
     }
+
+
+def _who(verdict: Verdict, task: TaskVerdict, named: bool) -> str:
+    return f"{task.task}: {verdict.candidate}" if named else task.task
 
 
 def _rule(limits: GateLimits) -> str:

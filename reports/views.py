@@ -113,7 +113,8 @@ def _direction(metric: str, task: TaskField, delta: Delta | None) -> str:
 
 def _other(metric: str, value: Metric, delta: Delta | None) -> str:
     text = valued(metric, value) + (" %" if is_rate(metric) and value.value is not None else "")
-    return f"{text}; {_delta_text(metric, delta)}" if delta else text
+    change = _delta_text(metric, delta) if delta else ""
+    return f"{text}; {change}" if change else text
 
 
 def _of(metric: str, task: TaskField, value: Metric, place: int) -> str:

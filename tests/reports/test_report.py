@@ -402,6 +402,22 @@ def test_more_runs_are_a_baseline_and_deltas(runs: tuple[Path, Path], tmp_path: 
     assert "third against base" in page
 
 
+def test_of_more_candidates_each_row_of_the_verdict_says_whose_it_is(tmp_path: Path) -> None:
+    """Also where several things stand in the way; a card tells no difference where there is none to tell."""
+    make(tmp_path / "base", [1] * 9)
+    for model in ("second", "third"):
+        make(tmp_path / model, [1] * 9, model=model, settings={"protocol": "direct"})
+    page = report([str(tmp_path / name) for name in ("base", "second", "third")], Options())
+    named = re.findall(r'<li class="incomparable"><b>.*?</b><span>(.*?)</span>', page)
+    assert len(named) > 2
+    assert all(name.startswith(("vstar-mini: second", "vstar-mini: third")) for name in named)
+    assert named.count("vstar-mini: second, comparable") == named.count("vstar-mini: third, comparable") >= 1
+    assert "Evaluate both alike, or say `--allow protocol" in page
+    others = re.findall(r'<p class="other num">.*?</span> <span>(.*?)</span></p>', page)
+    assert "\u2013" in others
+    assert not any(text.rstrip().endswith(";") for text in others)
+
+
 def test_each_runs_average_over_repeats_is_told_of_that_run(tmp_path: Path) -> None:
     made = samples(tmp_path / "data", 4, 0)
     wrong = {f"s{n}": (answer("B"),) for n in range(4)}
