@@ -16,7 +16,7 @@ from ..harness import registry
 from ..harness.errors import UsageError
 from ..harness.types import Metric
 from .compare import LOWER, Comparison, Delta, Result
-from .limits import GateLimits, Limit, TaskLimits
+from .limits import ERROR_SHARE, GateLimits, Limit, TaskLimits
 from .present import amount, gap, points
 from .runs import Run, resume
 from .statistics import non_inferiority, samples_to_pass
@@ -25,7 +25,6 @@ State = Literal["pass", "inconclusive", "regression", "errors", "incomparable"]
 GRAVITY: tuple[State, ...] = ("pass", "inconclusive", "regression", "errors", "incomparable")
 CODES: dict[State, int] = {"pass": 0, "inconclusive": 0, "regression": 1, "errors": 3, "incomparable": 4}
 STRICT_INCONCLUSIVE = 5
-ERROR_SHARE = "error_share"
 
 
 @dataclass(frozen=True, slots=True)

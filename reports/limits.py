@@ -22,10 +22,14 @@ from dataclasses import dataclass, field
 from ..harness.errors import UsageError
 from ..harness.request import DEFAULT_ERROR_SHARE
 from ..harness.types import Json, finite
+from .runs import RATES
 
 DEFAULT_MARGIN = 0.02
 GATE_KEYS = ("margin", "strict", "allow", "max_error_share", "limits", "tasks")
 TASK_KEYS = ("margin", "max_error_share", "limits")
+ERROR_SHARE = "error_share"
+# Metrics whose values are shares: 95 for 95 % would hold whatever is measured.
+SHARES = ("accuracy", "anls", "op_error_rate", ERROR_SHARE, *RATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def read_limits(config: Mapping[str, Json], margin: float | None = None) -> Gate
 
 def _task(table: Mapping[str, Json], base: TaskLimits, where: str, margin: float | None) -> TaskLimits:
     own = {
-        name: _limit(value, f"{where}.limits.{name}")
+        name: _limit(name, value, f"{where}.limits.{name}")
         for name, value in _table(table.get("limits", {}), f"{where}.limits").items()
     }
     named = frozenset(own) if where != "gate" else frozenset()
@@ -105,11 +109,13 @@ def _task(table: Mapping[str, Json], base: TaskLimits, where: str, margin: float
     return TaskLimits(chosen, share, {**base.limits, **own}, named)
 
 
-def _limit(value: Json, where: str) -> Limit:
-    table = _table(value, where, ("min", "max", "max_ratio", "margin"))
-    found = {name: _number(number, f"{where}.{name}") for name, number in table.items()}
+def _limit(metric: str, value: Json, where: str) -> Limit:
+    keys = ("max",) if metric == ERROR_SHARE else ("min", "max", "max_ratio", "margin")
+    read = {name: _share if metric in SHARES and name != "max_ratio" else _number for name in keys}
+    table = _table(value, where, keys)
+    found = {name: read[name](number, f"{where}.{name}") for name, number in table.items()}
     if not found:
-        raise UsageError(f"`{where}` demands nothing; give min, max, max_ratio or margin")
+        raise UsageError(f"`{where}` demands nothing; give {', '.join(keys)}")
     limit = Limit(**found)
     if limit.min is not None and limit.max is not None and limit.min > limit.max:
         raise UsageError(f"`{where}`: min {limit.min:g} is above max {limit.max:g}")
