@@ -10,7 +10,7 @@ from .episodes import Table, visible
 from .field import Field, TaskField
 from .gate import GRAVITY, State, TaskVerdict, Verdict, check_limits, lacking, unjudged, verdict_on
 from .limits import GateLimits
-from .wording import MINUS, name_of, several, valued
+from .wording import MINUS, margins, name_of, several, valued
 
 WORDS: dict[State, str] = {
     "pass": "Pass",
@@ -61,7 +61,7 @@ def banner(field: Field, verdicts: Sequence[Verdict], limits: GateLimits) -> Tab
     ]
     sentence = worst.sentence if len(verdicts) == 1 else f"{worst.candidate}: {worst.sentence}"
     told = [*(note for verdict in verdicts for note in verdict.notes), *map(unjudged, apart)]
-    notes = [*dict.fromkeys(told), _rule(limits)]
+    notes = [*dict.fromkeys(told), _rule(field, limits)]
     return {
         "state": worst.state,
         "word": WORDS[worst.state],
@@ -84,11 +84,11 @@ def _who(verdict: Verdict, task: TaskVerdict, named: bool) -> str:
     return f"{task.task}: {verdict.candidate}" if named else task.task
 
 
-def _rule(limits: GateLimits) -> str:
-    margin = 100 * limits.every.margin
+def _rule(field: Field, limits: GateLimits) -> str:
+    bounds = margins({task.name: limits.of(task.name).margin for task in field.tasks}, MINUS)
     return (
-        f"Pass: the lower end of the paired 95 % interval lies above {MINUS}{margin:g} points. Regression: its upper "
-        "end lies below 0. Inconclusive: neither. Too many errors or anything incomparable takes the verdict away."
+        f"Pass: the lower end of the paired 95 % interval lies above {bounds}. Regression: its upper end lies "
+        "below 0. Inconclusive: neither. Too many errors or anything incomparable takes the verdict away."
     )
 
 

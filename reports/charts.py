@@ -88,8 +88,8 @@ class Line:
     link: str = ""
 
 
-def forest(lines: Sequence[Line], margin: float, label: str) -> str:
-    """Differences in points, a row each, with the margin and the band of what could not have been found."""
+def forest(lines: Sequence[Line], margins: Sequence[float], label: str) -> str:
+    """Differences in points, a row each, with its margin and the band of what could not have been found."""
     with _figure(9.4, 0.62 + 0.245 * len(lines)) as figure:
         axes = figure.subplots()
         _rows(axes, lines)
@@ -99,7 +99,7 @@ def forest(lines: Sequence[Line], margin: float, label: str) -> str:
                     place, 200 * line.band, left=-100 * line.band, height=0.86, color=BAND, alpha=0.17, linewidth=0
                 )
         axes.axvline(0, color=SOFT, linewidth=0.9, zorder=1)
-        axes.axvline(-100 * margin, color=SOFT, linewidth=0.9, linestyle=(0, (2, 3)), zorder=1)
+        _margins(axes, margins)
         _intervals(axes, lines)
         edges = [
             100 * edge
@@ -109,9 +109,19 @@ def forest(lines: Sequence[Line], margin: float, label: str) -> str:
             if edge is not None
         ]
         reach = max([abs(edge) for edge in edges], default=5.0) * 1.12 + 1
-        axes.set_xlim(-min(reach, 100), min(reach, 100))
+        axes.set_xlim(-min(reach, 102), min(reach, 102))
         axes.set_xlabel("difference in percentage points; right is better than the baseline")
         return _svg(figure, "forest", label)
+
+
+def _margins(axes: Axes, margins: Sequence[float]) -> None:
+    """One dotted line where all rows have the same margin, else each row's own."""
+    dotted: dict[str, Any] = {"color": SOFT, "linewidth": 0.9, "linestyle": (0, (2, 3)), "zorder": 1}
+    if len(set(margins)) == 1:
+        axes.axvline(-100 * margins[0], **dotted)
+        return
+    for place, margin in enumerate(margins):
+        axes.plot([-100 * margin] * 2, [place - 0.5, place + 0.5], **dotted)
 
 
 def parts(groups: Sequence[tuple[str, Sequence[Line]]], label: str, name: str, width: float = 9.4) -> str:

@@ -112,7 +112,7 @@ def _evaluations(shown: Field, verdicts: Sequence[Verdict], packed: Packed, albu
         ],
         "verdict": banner(shown, verdicts, options.limits),
         "comparability": cast(Json, comparability(shown)),
-        "forest": differences(shown, options.limits.every.margin),
+        "forest": differences(shown, options.limits),
         "tasks": cast(Json, tasks),
         "samples": packed.pictured[1],
         "pictures_note": _pictures_note(packed, album, options.images),

@@ -9,16 +9,17 @@ from . import charts
 from .compare import Delta
 from .episodes import Table, visible
 from .field import Field, TaskField
+from .limits import GateLimits
 from .links import part_link
 from .pairing import Mismatch
-from .wording import DASH, chance, gap, is_rate, name_of, number, several, signed
+from .wording import DASH, chance, gap, is_rate, margins, name_of, number, several, signed
 
 MOST_LINES = 60
 ALIKE = "Alike in dataset, prompt, protocol, operations, limits, pixel budgets, sampling and answer profile"
 FOREST = (
     "Bars are 95 % intervals. The shaded band is what could not have been found 8 times in 10 with so many samples: an "
     "interval inside it is no evidence that two runs are equal. The dotted line is the margin of the verdict, "
-    "{margin:g} points."
+    "{margins}."
 )
 
 
@@ -57,10 +58,11 @@ def _short(value: Json) -> str:
     return text if len(text) <= 44 else f"{text[:16]}\u2026"
 
 
-def differences(field: Field, margin: float) -> Table | None:
+def differences(field: Field, limits: GateLimits) -> Table | None:
     """The forest plot with its table: the primary metric of every task, then of its categories and slices."""
     found = [(task, place, result) for task in field.tasks for place, result in task.results.items()]
-    lines, rows = [], []
+    lines, rows, bounds = [], [], []
+    told = {task.name: limits.of(task.name).margin for task in field.tasks}
     for task, place, result in found:
         own = [result.primary, *(part for part in result.parts if part.metric == task.primary)]
         for delta in own:
@@ -69,16 +71,19 @@ def differences(field: Field, margin: float) -> Table | None:
             name = _part_name(task, delta, field.labels[place] if len(field.labels) > 2 else "")
             lines.append(_line(task, place, delta, name))
             rows.append(_difference_row(delta, name))
+            bounds.append(told[task.name])
     if not lines:
         return None
     who = "Each candidate" if len(field.labels) > 2 else field.labels[1]
     note = f"{who} minus {field.labels[0]}, in percentage points of the primary metric, paired over the "
     more = len(lines) - MOST_LINES
     return {
-        "svg": charts.forest(lines[:MOST_LINES], margin, "Differences in percentage points with 95 % intervals"),
+        "svg": charts.forest(
+            lines[:MOST_LINES], bounds[:MOST_LINES], "Differences in percentage points with 95 % intervals"
+        ),
         "rows": cast(Json, rows),
         "note": f"{note}samples that both have.",
-        "caption": FOREST.format(margin=100 * margin)
+        "caption": FOREST.format(margins=margins(told))
         + (f" {more} more rows are in the table, not in the chart." if more > 0 else ""),
     }
 

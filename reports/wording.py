@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..harness.types import Metric
 from .statistics import Difference
 
@@ -80,6 +82,13 @@ def valued(metric: str, own: Metric) -> str:
     """A value with its interval in brackets."""
     between = interval(metric, own)
     return number(metric, own.value) + (f" [{between}]" if between else "")
+
+
+def margins(own: Mapping[str, float], sign: str = "") -> str:
+    """The margins of tasks in points, once where all are the same: ``2 points``, ``2 points on a, 3 points on b``."""
+    texts = {task: f"{sign}{100 * margin:g} points" for task, margin in own.items()}
+    alike = len(set(texts.values())) == 1
+    return ", ".join(dict.fromkeys(text if alike else f"{text} on {task}" for task, text in texts.items()))
 
 
 def several(count: int, noun: str) -> str:

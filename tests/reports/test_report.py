@@ -656,11 +656,28 @@ def test_a_command_leaves_out_who_ran_it_and_where_its_figures_went(tmp_path: Pa
 def test_charts_have_no_style_and_are_the_same_twice(label: str, value: float, half: float) -> None:
     shown = visible(label)
     line = Line(shown, (Point(1, value, value - half, value + half),), half, strong=True, link="#task=x")
-    drawn = [forest([line], 0.02, "A chart"), parts([("%", [line]), ("%", [line])], "A chart", "p")]
-    assert drawn == [forest([line], 0.02, "A chart"), parts([("%", [line]), ("%", [line])], "A chart", "p")]
+    drawn = [forest([line], [0.02], "A chart"), parts([("%", [line]), ("%", [line])], "A chart", "p")]
+    assert drawn == [forest([line], [0.02], "A chart"), parts([("%", [line]), ("%", [line])], "A chart", "p")]
     for svg in drawn:
         assert not re.search(r"style=|<style|<metadata|<script|#0000[01]\d|<!--", svg)
         assert "var(--run-1)" in svg
+
+
+def test_a_task_with_a_margin_of_its_own_has_a_line_of_its_own(tmp_path: Path) -> None:
+    for model in ("base", "tuned"):
+        make(tmp_path / model / "vstar", [1] * 40, model=model)
+        make(tmp_path / model / "infographics", [1] * 40, model=model, task="infographicsvqa-mini")
+    words = [str(tmp_path / model) for model in ("base", "tuned")]
+    own = {"gate": {"margin": 0.1, "tasks": {"vstar-mini": {"margin": 0.03}}}}
+    pages = [report(words, Options(limits=read_limits(config))) for config in (own, {"gate": {"margin": 0.1}})]
+    texts = [" ".join(Tags(page).text) for page in pages]
+    lies = "lies above \u221210 points on infographicsvqa-mini, \u22123 points on vstar-mini. Regression"
+    assert lies in texts[0]
+    assert "margin of the verdict, 10 points on infographicsvqa-mini, 3 points on vstar-mini." in texts[0]
+    assert "lies above \u221210 points. Regression" in texts[1]
+    assert "margin of the verdict, 10 points." in texts[1]
+    dotted = [page.partition("</style>")[2].count('stroke-dasharray="') for page in pages]
+    assert dotted[0] > dotted[1] == 1
 
 
 def test_a_curve_has_a_band_where_seeds_differ() -> None:
