@@ -522,6 +522,24 @@ def test_it_is_dark_where_the_system_is_and_can_be_switched(seen: Pages) -> None
     assert background(page) == light
 
 
+@pytest.mark.parametrize("name", ["two", "frames"])
+def test_numbers_of_turns_can_be_read_in_the_dark_however_it_came(name: str, seen: Pages) -> None:
+    chosen = seen.open(name)
+    chosen.click("#theme")
+    for page in (seen.open(name, color_scheme="dark"), chosen):
+        for part in ("#detail .chip", "#detail .overlay g.box text", "#detail .picks i"):
+            for node in page.locator(part).all():
+                colour = node.evaluate("(own, svg) => getComputedStyle(own)[svg ? 'fill' : 'color']", "text" in part)
+                assert max(int(number) for number in re.findall(r"\d+", colour)[:3]) < 60, part
+
+
+def test_charts_and_wide_tables_are_scrolled_on_a_phone_and_not_squeezed(seen: Pages) -> None:
+    page = seen.open(viewport={"width": 420, "height": 900})
+    for part in ("#differences .chart svg", "#metrics .on .chart svg", "#comparability table"):
+        assert page.locator(part).first.bounding_box()["width"] >= 640
+    assert page.evaluate("document.documentElement.scrollWidth") == 420
+
+
 def test_without_scripts_banner_cards_charts_and_table_are_there(seen: Pages) -> None:
     page = seen.open(java_script_enabled=False)
     assert page.locator(".verdict .sentence").is_visible()
@@ -541,6 +559,14 @@ def test_on_paper_every_task_is_there_and_no_button(seen: Pages) -> None:
     assert not page.locator("nav.sections").is_visible()
     assert not page.locator("#filters").is_visible()
     assert min(background(page)) == 255
+
+
+def test_paper_is_white_and_ink_dark_where_the_dark_was_chosen(seen: Pages) -> None:
+    page = seen.open()
+    page.click("#theme")
+    page.emulate_media(media="print")
+    assert min(background(page)) == 255
+    assert "27, 29, 31" in page.evaluate("getComputedStyle(document.body).color")
 
 
 def test_the_curves_of_trainings_are_drawn(seen: Pages) -> None:
