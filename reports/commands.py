@@ -48,6 +48,9 @@ def compare_command(
     prh compare base-s0,base-s1,base-s2 tuned-s0,tuned-s1,tuned-s2
     prh compare runs/direct runs/tools --allow protocol --allow prompt --allow operations --allow limits
     """
+    from .outputs import check_outputs
+
+    check_outputs([markdown], as_json=as_json)
     if profile == "all":
         _compare_profiles(runs, allow, markdown, as_json)
         return
@@ -137,8 +140,10 @@ def gate_command(
     from .compare import check_allowed, compare_entrants
     from .gate import judge
     from .limits import read_limits
+    from .outputs import check_outputs
     from .runs import sides
 
+    check_outputs([junit, markdown], as_json=as_json)
     limits = read_limits(read_config(config), margin)
     limits = replace(limits, strict=strict or limits.strict)
     allowed = [*limits.allow, *allow]

@@ -68,10 +68,12 @@ def report_command(
     prh report runs/base runs/tuned runs/sft-s0 runs/sft-s1
     """
     from .limits import read_limits
+    from .outputs import check_outputs
     from .report import Options, documents
 
     targets = out or _defaults(runs)
     forms = [_form(target) for target in targets]
+    check_outputs([str(target) for target in targets])
     gc.disable()  # what is read is kept to the end: looking for garbage among it takes a tenth of the time
     limits = read_limits(read_config(config), margin)
     options = Options(cast("Images", images), profile, (*limits.allow, *allow), limits)

@@ -160,6 +160,8 @@ def sides(baseline: str, candidate: str) -> list[Entrant]:
 def _read(word: str) -> list[_Found]:
     """The entrants of one word."""
     parts = [word] if Path(word).is_dir() else [part for part in word.split(",") if part]
+    if twice := next((part for part in parts if sum(Path(part) == Path(other) for other in parts) > 1), ""):
+        raise UsageError(f"{word} names {twice} twice; join other seeds or repeats of it, or name it alone")
     if len(parts) > 1:
         return [_Found(word, "", _by_task(run for part in parts for run in runs_below(Path(part))))]
     found = []

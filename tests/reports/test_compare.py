@@ -261,6 +261,9 @@ def test_labels_tell_entrants_apart_however_alike_they_are(tmp_path: Path) -> No
         (("one", "one", "--profile", "nothing"), "profile"),
         (("tally", "tally", "--profile", "lmms"), "no rules"),
         (("one", "one", "--markdown", "one/run.json/x.md"), "cannot write"),
+        (("one", "one", "--markdown", "one/records.jsonl"), "is what a run is made of"),
+        (("one", "one", "--markdown", "-", "--json"), "only one of"),
+        (("one,./one", "one"), "names one twice"),
     ],
 )
 def test_a_mistake_is_one_line(words: Sequence[str], hint: str, tmp_path: Path) -> None:

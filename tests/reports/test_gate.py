@@ -349,6 +349,7 @@ def test_seeds_are_judged_as_one_training(tmp_path: Path) -> None:
         (["gone", "--baseline", "old"], "records.jsonl"),
         (["edited", "--baseline", "old"], "was it written by another tool"),
         (["old", "--baseline", "old", "--junit", "prh.toml/gate.xml"], "cannot write"),
+        (["old", "--baseline", "old", "--junit", "-", "--markdown", "-"], "only one of"),
     ],
 )
 def test_a_mistake_is_one_line(words: Sequence[str], hint: str, odd: Path) -> None:

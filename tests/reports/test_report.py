@@ -820,6 +820,17 @@ def test_a_mistake_is_one_line(words: list[str], hint: str, runs: tuple[Path, Pa
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize("target", ["run/run.json", "run/metrics.json", "trained/training.json"])
+def test_what_a_run_is_made_of_is_not_written_over(target: str, tmp_path: Path) -> None:
+    make(tmp_path / "run", [1])
+    training(tmp_path / "trained", 0, [0.1])
+    before = (tmp_path / target).read_bytes()
+    done = prh("report", "run", "-o", target, cwd=tmp_path, code=2)
+    assert f"{target} is what a run is made of" in done.stderr
+    assert (tmp_path / target).read_bytes() == before
+    prh("report", "run", "-o", "elsewhere/run.json", cwd=tmp_path)
+
+
 def test_more_than_a_page_can_show_is_refused() -> None:
     from prh.reports.field import MOST, field_of
     from prh.reports.runs import Entrant
