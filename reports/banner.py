@@ -10,6 +10,7 @@ from .episodes import Table, visible
 from .field import Field, TaskField
 from .gate import GRAVITY, State, TaskVerdict, Verdict, check_limits, lacking, unjudged, verdict_on
 from .limits import GateLimits
+from .pairing import wholeness
 from .wording import MINUS, margins, name_of, several, valued
 
 WORDS: dict[State, str] = {
@@ -27,6 +28,9 @@ GLYPHS = {
     "incomparable": "\u2260",
     "alone": "\u25cf",
 }
+
+
+ALONE = "A verdict compares two runs: `prh report BASELINE CANDIDATE`."
 
 
 def verdicts_on(field: Field, limits: GateLimits) -> list[Verdict]:
@@ -98,6 +102,7 @@ def _alone(field: Field) -> Table:
         for task in field.tasks
     ]
     only = field.tasks[0]
+    odd = [mismatch.text for task in field.tasks for mismatch in wholeness(task.stands[0].runs)]
     sentence = (
         f"{only.name}: {name_of(only.primary).lower()} {_figure(only)}" if len(rows) == 1 else f"{len(rows)} tasks"
     )
@@ -105,7 +110,7 @@ def _alone(field: Field) -> Table:
         "state": "alone",
         "word": "One run, no verdict",
         "sentence": sentence,
-        "note": "A verdict compares two runs: `prh report BASELINE CANDIDATE`.",
+        "note": visible(" ".join([*(f"{text}." for text in odd), ALONE]), 1500),
         "rows": cast(Json, rows if len(rows) > 1 else []),
     }
 

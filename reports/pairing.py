@@ -139,7 +139,7 @@ def pair(baseline: Sequence[Run], candidate: Sequence[Run], allow: Sequence[str]
     only = [tuple(sorted(own - other)) for own, other in (sides, sides[::-1])]
     found = [
         *_settings(runs),
-        *_wholeness(runs),
+        *wholeness(runs),
         *_samples(len(shared), len(ids), only),
     ]
     kept = tuple(_permitted(mismatch, allow) for mismatch in found)
@@ -194,7 +194,7 @@ def _greedy(run: Run) -> bool:
     return isinstance(sampling, dict) and sampling.get("temperature") == 0
 
 
-def _wholeness(runs: Sequence[Run]) -> Iterable[Mismatch]:
+def wholeness(runs: Sequence[Run]) -> Iterable[Mismatch]:
     """Runs that are not whole, have damaged lines, or hold episodes that ended in errors."""
     for run in runs:
         if run.episodes < run.expected:

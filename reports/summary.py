@@ -19,6 +19,7 @@ from .field import Field, Stand, TaskField
 from .gate import Verdict
 from .kept import Cell, Kept, Spent
 from .markdown import comparison_markdown, escape, table_lines, verdict_markdown
+from .pairing import wholeness
 from .runs import COSTS, RATES
 from .samples import Packed
 from .wording import is_rate, name_of, valued
@@ -160,8 +161,10 @@ def _alone(field: Field, task: TaskField) -> str:
         for name, value in _figures(task, stand).items()
     ]
     errors = f"{stand.errors:,} of {stand.episodes:,} episodes ended in an engine or data error; they are in no rate."
+    odd = [f"- {escape(mismatch.text)}" for mismatch in wholeness(stand.runs)]
     title = f"## {escape(field.labels[0])} on {escape(task.name)}"
-    return "\n".join([title, "", *table_lines((("", "value [95 %]", "n"), tuple(rows))), "", errors]) + "\n"
+    table = table_lines((("", "value [95 %]", "n"), tuple(rows)))
+    return "\n".join([title, "", *odd, *[""] * bool(odd), *table, "", errors]) + "\n"
 
 
 def _training(training: Training) -> str:

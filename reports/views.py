@@ -81,7 +81,7 @@ def value_of(task: TaskField, place: int, metric: str) -> Metric:
     """An entrant's value over the samples that are compared, or over all of its own where nothing is."""
     result = task.results.get(place) or next(iter(task.results.values()), None)
     delta = result.delta(metric) if result else None
-    if delta:
+    if result and result.pairing.ids and delta:
         return delta.candidate if place in task.results else delta.baseline
     stand = task.stands[place]
     if metric == "op_error_rate":
@@ -121,7 +121,8 @@ def _of(metric: str, task: TaskField, value: Metric, place: int) -> str:
     if metric == "op_error_rate":
         return f"of {several(value.n, 'operation')}"
     result = task.results.get(place) or next(iter(task.results.values()), None)
-    return f"{several(len(result.pairing.ids), 'paired sample')}" if result else several(value.n, "episode")
+    paired = len(result.pairing.ids) if result else 0
+    return several(paired, "paired sample") if paired else several(value.n, "episode")
 
 
 def _errors_card(field: Field, task: TaskField) -> Table:

@@ -28,6 +28,7 @@ from prh.reports.limits import read_limits
 from prh.reports.report import Options, documents, report
 from prh.reports.reproduce import quote
 from prh.tests.harness.test_plugins import install
+from prh.tests.reports import runs as scripted
 from prh.tests.reports.looking import (
     AFTER,
     BEFORE,
@@ -851,6 +852,24 @@ def test_runs_with_nothing_in_them_are_reported_as_such(tmp_path: Path) -> None:
         assert "nan" not in " ".join(Tags(page).text).lower().split()
         if len(words) > 1 and words[0] != single:
             assert re.search(r'<div class="verdict (incomparable|errors)">', page), words
+
+
+def test_a_run_that_is_not_whole_says_so_first(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", [1] * 9)
+    lines = (run / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "records.jsonl").write_bytes(b"".join(lines[:4]))
+    made = documents([str(run)], Options(), ["html", "md"])
+    said = "run holds 4 of 9; "
+    assert said in made["html"].partition("</section>")[0]
+    assert said in made["md"].partition("|")[0]
+
+
+def test_where_nothing_is_paired_each_card_has_the_runs_own_figure_and_count(tmp_path: Path) -> None:
+    runs = [make(tmp_path / "ok", [1] * 9), make(tmp_path / "down", [scripted.FAILS] * 9, model="down")]
+    page = report([str(run) for run in runs], Options())
+    card = page.partition("<h4>Accuracy</h4>")[2].partition("</div>")[0]
+    assert "100.0 [70.1 \u2013 100.0] %" in card
+    assert "0 episodes" in card
 
 
 def test_seeds_of_one_training_are_one_entrant_with_all_their_episodes(tmp_path: Path) -> None:
