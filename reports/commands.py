@@ -73,12 +73,14 @@ def _compare_profiles(runs: Sequence[str], allow: Sequence[str], markdown: str |
     from .compare import compare_profiles
     from .documents import sensitivity_json
     from .markdown import sensitivity_markdown
-    from .present import sensitivity_table
+    from .present import sensitivity_first, sensitivity_table
 
     found = compare_profiles(runs, registry.names("profiles"), allow)
     if as_json:
         _say_json(sensitivity_json(found))
     elif markdown != "-":
+        for line in sensitivity_first(found):
+            click.echo(safe(line))
         click.echo(table(*sensitivity_table(found)))
     if markdown:
         _write(markdown, sensitivity_markdown(found).encode())

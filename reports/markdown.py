@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from ..harness.terminal import safe
 from .compare import Comparison
 from .gate import State, Verdict
-from .present import Table, blocks, sensitivity_table
+from .present import Table, blocks, sensitivity_first, sensitivity_table
 
 MARKS: Mapping[State, str] = {
     "pass": "✅ pass",
@@ -42,7 +42,9 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def sensitivity_markdown(comparisons: Mapping[str, Comparison]) -> str:
     """The difference of the primary metric under each profile."""
-    return "\n".join(["### By answer profile", "", *table_lines(sensitivity_table(comparisons))]) + "\n"
+    first = [f"- {escape(line)}" for line in sensitivity_first(comparisons)]
+    lines = ["### By answer profile", "", *first, *[""] * bool(first), *table_lines(sensitivity_table(comparisons))]
+    return "\n".join(lines) + "\n"
 
 
 def verdict_markdown(verdict: Verdict, comparison: Comparison | None = None) -> str:

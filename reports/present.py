@@ -9,6 +9,7 @@ from typing import TypeAlias
 from ..harness.terminal import percent
 from ..harness.types import Metric
 from .compare import Comparison, Delta, Result, TaskComparison
+from .pairing import Pairing
 from .runs import COSTS
 from .statistics import Repeats
 
@@ -74,8 +75,6 @@ def blocks(comparison: Comparison) -> list[Block]:
 def _block(comparison: Comparison, task: TaskComparison, result: Result) -> Block:
     pairing = result.pairing
     title = f"{task.task}: {result.label} against {comparison.baseline} · profile {task.profile}"
-    red = [f"NOT COMPARABLE  {m.text}" for m in pairing.mismatches if m.blocking]
-    noted = [f"note  {m.text}" for m in pairing.mismatches if not m.blocking]
     header = (f"{len(pairing.ids)} samples", comparison.baseline, result.label, "difference [95 %]", "p", "detectable")
     rows = tuple(_row(delta.metric, delta) for delta in result.deltas)
     pieces = [delta for delta in result.parts if delta.metric == task.primary]
@@ -83,8 +82,14 @@ def _block(comparison: Comparison, task: TaskComparison, result: Result) -> Bloc
     if pieces:
         top = (f"{task.primary} by part", "n", *header[1:4], "p (Holm)", "detectable")
         tables.append((top, tuple(_part_row(delta) for delta in pieces)))
-    advice = [pairing.advice] if pairing.advice else []
-    return Block(title, (*red, *advice, *noted), tuple(tables), tuple(_closing(result)))
+    return Block(title, _unlike(pairing), tuple(tables), tuple(_closing(result)))
+
+
+def _unlike(pairing: Pairing) -> Line:
+    """A line for each thing in which two entrants are not alike, what stands in the way first."""
+    red = [f"NOT COMPARABLE  {m.text}" for m in pairing.mismatches if m.blocking]
+    noted = [f"note  {m.text}" for m in pairing.mismatches if not m.blocking]
+    return (*red, *([pairing.advice] if pairing.advice else []), *noted)
 
 
 def _row(name: str, delta: Delta) -> Line:
@@ -146,6 +151,16 @@ def _averaged(side: Repeats) -> str:
 
 def _sd(variance: float | None) -> str:
     return NONE if variance is None else f"{100 * variance**0.5:.1f} pt"
+
+
+def sensitivity_first(comparisons: Mapping[str, Comparison]) -> list[str]:
+    """What is to be read before the table: in what a candidate and the baseline are not alike."""
+    found: dict[str, dict[str, None]] = {}
+    for comparison in comparisons.values():
+        for task in comparison.tasks:
+            for result in task.results:
+                found.setdefault(f"{task.task} · {result.label}", {}).update(dict.fromkeys(_unlike(result.pairing)))
+    return [line for who, lines in found.items() if lines for line in (who, *lines)]
 
 
 def sensitivity_table(comparisons: Mapping[str, Comparison]) -> Table:

@@ -140,6 +140,19 @@ def test_what_may_be_said_to_differ_is_named_as_the_command_takes_it(tmp_path: P
     assert f"note  Evaluate both alike, or say `{' '.join(words[3:])}` where" in done.stdout
 
 
+def test_what_stands_in_the_way_is_named_first_under_every_profile_too(tmp_path: Path) -> None:
+    make(tmp_path / "old", SAME)
+    make(tmp_path / "new", SAME, model="tuned", settings={"padding": 0.25})
+    lines = prh("compare", "old", "new", "--profile", "all", cwd=tmp_path, code=4).stdout.splitlines()
+    assert lines[0] == "vstar-mini · tuned"
+    assert lines[1].startswith("NOT COMPARABLE  padding")
+    assert sum("NOT COMPARABLE" in line for line in lines) == 1
+    words = ("compare", "old", "new", "--profile", "all", "--markdown", "-")
+    text = prh(*words, cwd=tmp_path, code=4).stdout
+    assert "- NOT COMPARABLE  padding" in text.partition("| ")[0]
+    assert "NOT" not in prh(*words, "--allow", "padding", cwd=tmp_path).stdout
+
+
 def test_a_run_that_is_not_whole_has_advice_of_its_own(tmp_path: Path) -> None:
     make(tmp_path / "old", SAME)
     make(tmp_path / "new", SAME, model="tuned")
