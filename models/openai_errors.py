@@ -17,8 +17,9 @@ from ..harness.untrusted import loads
 
 MASK = "[key]"
 QUOTED = 300
-# What may pass by itself: overload, a restart, a proxy that lost its server.
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
+# What may pass by itself: overload, a restart, a proxy that lost its server. Proxies and APIs have numbers of their own
+# for it, such as 520 to 524 and 529; not what a server does not know how to do.
+PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})
 # A spent account answers 429 like a busy server, and stays spent.
 LASTING = ("insufficient_quota", "billing_hard_limit_reached")
 CREDENTIAL = re.compile(r"(?i)\b(bearer\s+|sk-)[^\s\"',;]+")

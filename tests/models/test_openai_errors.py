@@ -89,10 +89,13 @@ def test_lone_surrogates_become_replacement_characters():
     assert Mask("").value(json.loads('["a\\ud800b", {"\\udfff": 1}]')) == ["a\ufffdb", {"\ufffd": 1}]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 501, 502, 503, 504, 505])
+STATUSES = [400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 501, 502, 503, 504, 505, 520, 529]
+
+
+@pytest.mark.parametrize("status", STATUSES)
 def test_what_passes_by_itself_is_told_from_what_does_not(status):
     error = refusal(status, '{"error": {"message": "no"}}', {}, MASKED)
-    assert error.passing == (status in {408, 429, 500, 502, 503, 504})
+    assert error.passing == (status in {408, 429, 500, 502, 503, 504, 520, 529})
     assert error.passing == (status in PASSING)
     assert error.status == status
     assert str(error).startswith(f"the server answers {status}: no")
