@@ -16,6 +16,8 @@ from ..harness.types import Json, finite
 from ..harness.untrusted import loads
 
 MASK = "[key]"
+# A shorter key is a placeholder for a server that wants any, such as `x`: to hide it would rewrite what models say.
+SHORTEST = 8
 QUOTED = 300
 # What may pass by itself: overload, a restart, a proxy that lost its server. Proxies and APIs have numbers of their own
 # for it, such as 520 to 524 and 529; not what a server does not know how to do.
@@ -51,7 +53,7 @@ class Mask:
     """Keeps a key out of everything that is shown or stored, should a server give it back."""
 
     def __init__(self, key: str) -> None:
-        self._key = key
+        self._key = key if len(key) >= SHORTEST else ""
 
     def value(self, value: Json) -> Json:
         """JSON without the key, and with lone surrogates, which no file can hold, as U+FFFD."""

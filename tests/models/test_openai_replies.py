@@ -175,6 +175,12 @@ def test_an_error_in_a_good_status_is_quoted():
         read({"error": {"message": "provider is down", "code": 502}})
 
 
+@pytest.mark.parametrize("key", ["A", "1", "none", "EMPTY"])
+def test_a_placeholder_for_a_key_rewrites_no_answer(key):
+    body = json.dumps(completion(f"EMPTY, so none: \\boxed{{{key}}}, 1")).encode()
+    assert read_reply(body, (), 1, Mask(key)).text == f"EMPTY, so none: \\boxed{{{key}}}, 1"
+
+
 def test_a_key_that_comes_back_is_nowhere_in_the_turn():
     arguments = json.dumps({"a": KEY, KEY: [KEY]}).replace("-", "\\u002d")
     turn = read(completion(f"your key is {KEY}", tool_calls=[call(KEY, arguments, KEY), call("x", f"{{{KEY}", "c2")]))
