@@ -95,13 +95,16 @@ def _stream(module: str) -> Callable[[Sequence[bytes]], object]:
 
 
 def http_client(concurrency: int) -> Any:
-    """The client of HTTP that the package openai uses, with room for so many requests and our images put in."""
+    """The client of HTTP that the package openai uses, with room for so many requests and our images put in.
+
+    A server that sends elsewhere is refused: where images go, and who answers, is for the user to say.
+    """
     from openai import DefaultAsyncHttpxClient
 
     flavour = _flavour(DefaultAsyncHttpxClient)
     limits = flavour.Limits(max_connections=max(concurrency + 8, 64), max_keepalive_connections=max(concurrency, 64))
     hook: Callable[[Any], Awaitable[None]] = put_in
-    return DefaultAsyncHttpxClient(limits=limits, event_hooks={"request": [hook]})
+    return DefaultAsyncHttpxClient(limits=limits, event_hooks={"request": [hook]}, follow_redirects=False)
 
 
 def _flavour(kind: type) -> ModuleType:

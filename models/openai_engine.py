@@ -228,11 +228,12 @@ class OpenAIFactory:
     def open(self, model: str, options: EngineOptions) -> OpenAIEngine:
         """Ask a server for its model. Raises ModelError, UsageError or Prerequisite."""
         try:
-            from openai import OpenAI
+            from openai import DefaultHttpxClient, OpenAI
         except ImportError:
             raise Prerequisite("a server is asked through the package openai: `pip install 'prh[api]'`") from None
         settings = Settings.read(options.extra)
         address, key = Address.read(model), read_key()
         opening = replace(settings, timeout=min(settings.timeout, 60.0))
-        with OpenAI(**client_options(address, key, opening)) as client:
+        own = DefaultHttpxClient(follow_redirects=False)
+        with OpenAI(**client_options(address, key, opening), http_client=own) as client:
             return OpenAIEngine(find_model(client, address, key), settings)

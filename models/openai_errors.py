@@ -110,6 +110,8 @@ def refusal(status: int, body: str, headers: Mapping[str, str], mask: Mask) -> S
     message = f"the server answers {status}: {said or 'nothing more'}"
     if status in (401, 403):
         message += "; check OPENAI_API_KEY"
+    elif 300 <= status < 400 and headers.get("location"):
+        message += f"; it points to {mask.quote(headers['location'])}: give the base URL that this belongs to"
     elif status in (400, 413, 422) and CONTEXT.search(said):
         message += "; lower the pixel budget, limits.turns or limits.new_tokens"
     passing = status in PASSING and not any(code in body for code in LASTING)

@@ -364,6 +364,14 @@ def test_what_is_no_reply_is_tried_again_within_the_budget(server, answer, expec
     assert notes["requests"] == 4
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_server_that_sends_elsewhere_is_not_followed(server, status):
+    """With our images put in, a body could not be sent again; and a POST that became a GET was given a list."""
+    said, notes = failure(server, Answer("", status, {"Location": "https://elsewhere/v1/chat/completions"}))
+    assert f"answers {status}: nothing more; it points to https://elsewhere/v1/chat/completions: give the base" in said
+    assert notes["requests"] == len(server.requests) == 1
+
+
 def test_the_names_in_a_wrong_name_are_those_of_now(server):
     def moved(handler, request):
         server.models[0]["id"] = "another"

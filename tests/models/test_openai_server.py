@@ -180,6 +180,13 @@ def test_a_key_that_is_refused(server, status):
     assert f"{status}: Unauthorized; check OPENAI_API_KEY" in message
 
 
+def test_a_server_that_sends_elsewhere_is_told_as_it_is_opened(server):
+    server.list_answer = Answer("", 308, {"Location": "https://elsewhere/v1/models"})
+    assert "GET /models: the server answers 308: nothing more; it points to https://elsewhere/v1/models" in refused(
+        server.url
+    )
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_server_that_fails_at_its_list_is_not_opened(server, status):
     server.list_answer = Answer("busy", status)
