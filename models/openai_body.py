@@ -2,7 +2,8 @@
 
 A conversation is sent whole for every turn. As JSON of its own, a request with three megapixel images is some 8 MB,
 written anew each turn and held as long as the server takes. So a message names an image by a token that no text can
-guess, and where the token stands in the body, the encoded image of the cache is sent, piece by piece.
+guess, and where the token stands in the body, the encoded image of the cache is sent, piece by piece. What comes
+back may not grow without end.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from .openai_errors import ServerError
 from .openai_messages import PngCache
 
 # What one write takes: a server that reads slowly holds back no more than this of each request.
 PIECE = 1 << 18
+# Bytes of a reply: many times what the longest turn has, log-probabilities included.
+MOST = 64 << 20
 _NONCE = f"prh-image-{secrets.token_hex(16)}-"
 _TOKEN = re.compile(re.escape(_NONCE).encode() + rb"\d+-")
 _HELD: ContextVar[Mapping[bytes, bytes] | None] = ContextVar("held", default=None)
@@ -94,6 +98,40 @@ def _stream(module: str) -> Callable[[Sequence[bytes]], object]:
     return Pieces
 
 
+class Response(Protocol):
+    """What is used of httpx's response."""
+
+    stream: Any
+
+
+async def bound(response: Response) -> None:
+    """End a reply that is larger than any turn's: a hook of httpx, which runs before the body is read."""
+    response.stream = _bounded(type(response).__module__)(response.stream)
+
+
+@cache
+def _bounded(module: str) -> Callable[[Any], object]:
+    """A stream of at most ``MOST`` bytes, as this httpx wants it."""
+    base: Any = importlib.import_module(module.partition(".")[0]).AsyncByteStream
+
+    class Bounded(base):  # type: ignore[misc]
+        def __init__(self, whole: Any) -> None:
+            self.whole = whole
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for piece in self.whole:
+                size += len(piece)
+                if size > MOST:
+                    raise ServerError(f"the reply has more than {MOST >> 20} MiB")
+                yield piece
+
+        async def aclose(self) -> None:
+            await self.whole.aclose()
+
+    return Bounded
+
+
 def http_client(concurrency: int) -> Any:
     """The client of HTTP that the package openai uses, with room for so many requests and our images put in.
 
@@ -103,8 +141,8 @@ def http_client(concurrency: int) -> Any:
 
     flavour = _flavour(DefaultAsyncHttpxClient)
     limits = flavour.Limits(max_connections=max(concurrency + 8, 64), max_keepalive_connections=max(concurrency, 64))
-    hook: Callable[[Any], Awaitable[None]] = put_in
-    return DefaultAsyncHttpxClient(limits=limits, event_hooks={"request": [hook]}, follow_redirects=False)
+    hooks: dict[str, list[Callable[[Any], Awaitable[None]]]] = {"request": [put_in], "response": [bound]}
+    return DefaultAsyncHttpxClient(limits=limits, event_hooks=hooks, follow_redirects=False)
 
 
 def _flavour(kind: type) -> ModuleType:

@@ -19,6 +19,8 @@ MASK = "[key]"
 # A shorter key is a placeholder for a server that wants any, such as `x`: to hide it would rewrite what models say.
 SHORTEST = 8
 QUOTED = 300
+# Characters of a text that are looked at for it.
+LOOKED = 20 * QUOTED
 # What may pass by itself: overload, a restart, a proxy that lost its server. Proxies and APIs have numbers of their own
 # for it, such as 520 to 524 and 529; not what a server does not know how to do.
 PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})
@@ -68,7 +70,7 @@ class Mask:
 
     def quote(self, text: str) -> str:
         """Untrusted text for a message: one line, visible, without credentials, cut to ``QUOTED`` characters."""
-        hidden = CREDENTIAL.sub(lambda found: f"{found[1]}{MASK}", str(self.value(text)))
+        hidden = CREDENTIAL.sub(lambda found: f"{found[1]}{MASK}", str(self.value(text))[:LOOKED])
         line = safe(" ".join(hidden.split()))
         return line if len(line) <= QUOTED else f"{line[: QUOTED - 3]}..."
 
@@ -98,6 +100,8 @@ def error_of(error: Exception, mask: Mask) -> ServerError:
     if isinstance(error, (TimeoutError, openai.APITimeoutError)):
         return ServerError("no reply in time", "timeout", passing=True)
     cause = error.__cause__ or error
+    if isinstance(cause, ServerError):
+        return cause
     reason = mask.quote(f"{type(cause).__name__}: {cause}")
     if isinstance(error, openai.APIConnectionError):
         return ServerError(f"the connection failed ({reason})", "connection", passing=True)

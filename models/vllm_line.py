@@ -92,6 +92,8 @@ class Line:
                 )
         except TimeoutError:
             raise ServerError(f"{method} {route}: no reply in time", "timeout", passing=True) from None
+        except ServerError:
+            raise
         except Exception as error:  # whatever the network stack raises
             reason = self.mask.quote(f"{type(error).__name__}: {error}")
             message = f"cannot be reached ({reason}); check that the server runs and that its address is right"

@@ -14,7 +14,7 @@ from prh.harness.engine import EngineOptions, Turn, TurnSpec, Usage
 from prh.harness.errors import ModelError
 from prh.harness.ledger import Segment, Text
 from prh.harness.types import Call
-from prh.models import openai_engine
+from prh.models import openai_body, openai_engine
 from prh.models.openai_engine import OpenAIEngine, OpenAIFactory
 from prh.models.openai_errors import pause
 from prh.models.openai_server import Address, Server, Settings
@@ -362,6 +362,16 @@ def test_what_is_no_reply_is_tried_again_within_the_budget(server, answer, expec
     assert expected in said
     assert said.endswith("; given up after 3 retries")
     assert notes["requests"] == 4
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_reply_without_end_is_given_up_as_it_comes(server, status, monkeypatch):
+    monkeypatch.setattr(openai_body, "MOST", 1 << 20)
+    said, notes = failure(server, Answer(b" " * (2 << 20), status))
+    assert said.endswith("): the reply has more than 1 MiB")
+    assert notes["requests"] == 1
+    turn, _ = ask(server)
+    assert turn.text == decide(view_of_conversation(question()))
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -3,11 +3,13 @@
 import json
 import time
 from email.utils import formatdate
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prh.models.openai_errors import LASTING, MASK, PASSING, QUOTED, Mask, pause, refusal, retry_after
+from prh.models import openai_errors
+from prh.models.openai_errors import LASTING, LOOKED, MASK, PASSING, QUOTED, Mask, pause, refusal, retry_after
 
 KEY = "sk-proj-1234567890abcdef"
 MASKED = Mask(KEY)
@@ -52,6 +54,18 @@ def test_keys_are_never_quoted(text):
     assert "1234567890" not in said
     assert "sk-p" not in said
     assert MASK in said or "x" * 200 in said
+
+
+def test_of_a_long_text_only_the_beginning_is_looked_at(monkeypatch):
+    """A body may have 64 MiB, and all turns wait while it is quoted; a key at the edge is hidden all the same."""
+    looked = []
+    search = openai_errors.CREDENTIAL.sub
+    monkeypatch.setattr(
+        openai_errors, "CREDENTIAL", SimpleNamespace(sub=lambda by, text: search(by, looked.append(text) or text))
+    )
+    for before in range(LOOKED - len(KEY) - 2, LOOKED + 1):
+        assert "1234567890" not in MASKED.quote(" " * before + KEY + "x" * LOOKED)
+    assert {len(text) for text in looked} == {LOOKED}
 
 
 def test_words_that_look_like_keys_are_left_alone():

@@ -6,6 +6,7 @@ import pytest
 from prh.harness.engine import EngineOptions, Place, TurnSpec
 from prh.harness.errors import ModelError, UsageError
 from prh.harness.media import pixel_digest
+from prh.models import openai_body
 from prh.models.transformers_engine import TransformersFactory
 from prh.models.vllm_engine import VLLMFactory
 from prh.models.vllm_line import Line
@@ -324,6 +325,19 @@ def test_an_image_that_was_resized_again_is_refused(serve, qwen25, lean):
         await engine.load_weights(0, qwen25)
         with pytest.raises(ModelError, match="it resized or moved an image"):
             await engine.turn(talk, SPEC)
+
+    run(play(), engine)
+
+
+def test_a_reply_without_end_is_given_up_as_it_comes(serve, qwen25, monkeypatch):
+    engine = opened(qwen25, serve)
+
+    async def play():
+        await engine.load_weights(0, qwen25)
+        monkeypatch.setattr(openai_body, "MOST", 1 << 16)
+        serve.instead = Answer(b" " * (1 << 17))
+        with pytest.raises(ModelError, match=r": the reply has more than 0 MiB$"):
+            await engine.turn(question(), SPEC)
 
     run(play(), engine)
 
