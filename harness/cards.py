@@ -26,18 +26,21 @@ def update_card(card: Path, run: Path) -> int:
     Raises:
         StoreError: the run has no scores, or the card's metadata cannot be read.
     """
+    import yaml
     from huggingface_hub import metadata_load, metadata_save
     from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
-    results = run_results(read_manifest(run), read_json(run / METRICS))
+    manifest = read_manifest(run)
+    results = run_results(manifest, read_json(run / METRICS))
     try:
         metadata = (metadata_load(card) or {}) if card.is_file() else {}
         name, old = model_index_to_eval_results(metadata["model-index"]) if "model-index" in metadata else ("", [])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StoreError(f"the metadata of {card} cannot be read: {reason}; mend what stands between its ---") from None
     kept = [other for other in old if not any(other.unique_identifier == own.unique_identifier for own in results)]
-    model = name or str(read_manifest(run)["model"]).rstrip("/").rpartition("/")[2]
+    engine = cast("Mapping[str, Json]", manifest.get("engine") or {})
+    model = name or str(engine.get("model") or manifest["model"]).rstrip("/").rpartition("/")[2]
     metadata["model-index"] = eval_results_to_model_index(model, [*kept, *results])
     try:
         metadata_save(card, metadata)

@@ -1,5 +1,6 @@
 """Figures in a model card and in experiment trackers: the run's own, and nothing that was said."""
 
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ from prh.harness.cards import update_card
 from prh.harness.errors import Prerequisite, StoreError, UsageError
 from prh.harness.evaluate import Result, plan, run
 from prh.harness.request import Request
-from prh.harness.store import read_json
+from prh.harness.store import read_json, write_json
 from prh.harness.task import Selection
 from prh.tests.harness.test_cli import prh
 
@@ -71,9 +72,22 @@ def test_a_card_is_made_and_a_broken_one_is_told(done, tmp_path):
     said = prh("score", str(done.folder), "--model-card", str(card))
     assert f"wrote 3 figures of {done.folder} into {card}" in said.stderr
     assert metadata_load(card)["model-index"][0]["name"] == "pixels"
-    card.write_text("---\nmodel-index:\n- name: x\n  results: 3\n---\n")
-    with pytest.raises(StoreError, match="cannot be read"):
-        update_card(card, done.folder)
+    for metadata in ("model-index:\n- name: x\n  results: 3", "a: [b", "a: b: c"):
+        card.write_text(f"---\n{metadata}\n---\n")
+        with pytest.raises(StoreError, match=r"cannot be read: .*; mend what stands between its ---") as told:
+            update_card(card, done.folder)
+        assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("model", ["http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1#Qwen/Qwen2.5-VL-7B-Instruct"])
+def test_a_card_is_named_after_the_servers_model(done, tmp_path, model):
+    folder = tmp_path / "run"
+    shutil.copytree(done.folder, folder)
+    manifest = read_json(folder / "run.json")
+    engine = {**manifest["engine"], "model": "Qwen/Qwen2.5-VL-7B-Instruct"}
+    write_json(folder / "run.json", {**manifest, "model": model, "engine": engine})
+    update_card(tmp_path / "README.md", folder)
+    assert metadata_load(tmp_path / "README.md")["model-index"][0]["name"] == "Qwen2.5-VL-7B-Instruct"
 
 
 class Library(ModuleType):
