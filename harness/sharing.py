@@ -55,7 +55,7 @@ def find_group() -> Group | None:
     given = [os.environ.get(name) for name in names]
     if None in given or given[2] == "1":
         return None
-    if not all(str(text).isdigit() for text in given):
+    if not all(str(text).isdigit() for text in given) or int(str(given[0])) >= int(str(given[2])):
         raise UsageError(f"the launcher set {', '.join(names)} to {given}, which are no ranks; unset them or mend it")
     make = cast("Callable[[], Group]", registry.load("executors", "ranks"))
     return make()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from ..harness.errors import Prerequisite
+from ..harness.errors import Prerequisite, UsageError
 from ..harness.sharing import LostRank
 from ..harness.types import Json
 
@@ -31,7 +31,14 @@ class Ranks:
                 "several ranks talk through torch, which is not installed: pip install 'prh[hf]'"
             ) from None
         if not dist.is_initialized():
-            _noticed(lambda: dist.init_process_group("gloo", timeout=PATIENCE))
+            try:
+                _noticed(lambda: dist.init_process_group("gloo", timeout=PATIENCE))
+            except ValueError as error:
+                reason = " ".join(str(error).split())[:200]
+                advice = "start it with `accelerate launch` or `torchrun`, or unset RANK and WORLD_SIZE to run alone"
+                raise UsageError(
+                    f"the ranks that RANK and WORLD_SIZE announce cannot meet: {reason}; {advice}"
+                ) from None
             atexit.register(_leave)
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()

@@ -197,9 +197,21 @@ def test_a_launchers_variables(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert find_group() is None, "a job's size alone is no launcher"
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("LOCAL_RANK", "x")
-    with pytest.raises(UsageError, match="which are no ranks"):
-        find_group()
+    for rank, local in (("0", "x"), ("4", "0")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", local)
+        with pytest.raises(UsageError, match="which are no ranks"):
+            find_group()
+
+
+def test_variables_of_a_launcher_that_is_not_there(tmp_path):
+    set_alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    kept = {name: value for name, value in os.environ.items() if name not in ("MASTER_ADDR", "MASTER_PORT")}
+    words = [sys.executable, "-m", "prh", "eval", "--model", "pixels", "--task", "vstar-mini", "--limit", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={**kept, **set_alone}, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "MASTER_ADDR expected, but not set; start it with `accelerate launch` or `torchrun`" in done.stderr
 
 
 def test_each_rank_has_a_device_of_its_own(monkeypatch):
