@@ -38,7 +38,8 @@ LOOK = Tool("look", "Shows the picture.", {"type": "object", "properties": {}})
 SIDES = (8, 24, 64)
 # Of a size that is kept, the tokens may differ by those that mark where an image begins and ends.
 SLACK = 8
-SPEC = TurnSpec(64)
+# Enough for a model that thinks first; others stop long before.
+SPEC = TurnSpec(1024)
 
 
 def probe_server(model: str, cell: int, extra: Mapping[str, str] | None = None) -> Iterator[Finding]:
@@ -108,9 +109,11 @@ def _two() -> tuple[str, str]:
 
 
 def _seen(turn: Turn | str, left: str, right: str, what: str, hint: str) -> Finding:
-    said = turn if isinstance(turn, str) else turn.text
+    if isinstance(turn, str):
+        return Finding("absent", what, f"a picture of {left} and {right} got no reply: {turn}; {hint}")
+    said = turn.text
     places = [said.lower().find(colour) for colour in (left, right)]
-    if not isinstance(turn, str) and 0 <= places[0] < places[1]:
+    if 0 <= places[0] < places[1]:
         return Finding("ok", what, f"a picture of {left} and {right} was seen")
     return Finding("absent", what, f"shown {left} and {right} it said {Mask('').quote(said)!r}; {hint}")
 
@@ -145,10 +148,10 @@ async def _calls(engine: OpenAIEngine) -> Finding:
     turn = await _ask(engine, talk, replace(SPEC, tools=(LOOK,)))
     if not isinstance(turn, str) and any(call.name == "look" for call in turn.native_calls):
         return Finding("ok", "functions", "a function was called")
-    said = turn if isinstance(turn, str) else turn.text
+    said = turn if isinstance(turn, str) else repr(Mask("").quote(turn.text))
     flags = "vllm serve needs --enable-auto-tool-choice --tool-call-parser hermes, SGLang --tool-call-parser qwen"
     hint = f"{flags}; or use engine.mode=text"
-    return Finding("absent", "functions", f"none was called ({Mask('').quote(said)!r}); {hint}")
+    return Finding("absent", "functions", f"none was called ({said}); {hint}")
 
 
 async def _sizes(engine: OpenAIEngine, cell: int) -> Finding:

@@ -98,7 +98,11 @@ def test_a_server_that_refuses_fields():
 
     with Seeing() as server:
         server.plan.extend([refuse] * 40)
-        assert states(server)["images"][0] == "broken"
+        state, detail = states(server)["images"]
+        assert state == "broken"
+        assert "got no reply: " in detail
+        assert detail.endswith(" the server answers 400: no temperature; it cannot be evaluated on images")
+        assert "(http" in states(server)["functions"][1]
         words = ("doctor", server.url, "--set", "engine.omit=temperature,top_p,seed")
         done = command(*words)
         assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 5
@@ -120,6 +124,18 @@ def test_a_server_that_refuses_large_images_and_one_that_counts_nothing():
         server.plan.clear()
         server.reply = lambda request: completion("x", usage=False)
         assert states(server)["sizes"][0] == "absent"
+
+
+def test_a_server_whose_model_thinks_first():
+    def think(handler, request):
+        if request["max_tokens"] > 500:
+            return None
+        thoughts = completion(None, "length", reasoning_content="Hmm, two colours.")
+        return Answer({**server.reply(request), "choices": thoughts["choices"]})
+
+    with Seeing() as server:
+        server.plan.extend([think] * 9)
+        assert {state for state, _ in states(server).values()} == {"ok"}
 
 
 def test_a_server_that_says_what_a_terminal_obeys():
