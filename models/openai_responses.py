@@ -80,9 +80,10 @@ def _finish(reply: Mapping[str, Json], mask: Mask) -> Finish:
     reason = details.get("reason") if isinstance(details, dict) else None
     if status == "incomplete" and reason == "max_output_tokens":
         return "length"
-    said = error.get("message") if isinstance(error, dict) else None
+    said, code = (error.get("message"), error.get("code")) if isinstance(error, dict) else (None, None)
     why = f": {mask.quote(said)}" if isinstance(said, str) else f" ({mask.quote(str(reason))})" if reason else ""
-    raise ServerError(f"the server ended the turn with status {mask.quote(repr(status))}{why}")
+    message = f"the server ended the turn with status {mask.quote(repr(status))}{why}"
+    raise ServerError(message, "reply", passing=code in ("server_error", "rate_limit_exceeded"))
 
 
 def _texts(output: Sequence[Json]) -> tuple[list[str], list[str]]:

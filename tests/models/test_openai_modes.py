@@ -239,6 +239,10 @@ def test_any_response_is_a_turn_or_a_failure(reply):
 def test_a_response_that_fails_is_tried_again():
     with FunctionServer() as server:
         server.plan.extend([Answer("busy", 429, {"Retry-After": "0"}), Answer("{"), Answer(cut=-1)])
+        failed = [
+            {"message": "oops", "code": code} for code in ("server_error", "rate_limit_exceeded", "invalid_image")
+        ]
+        server.plan.extend(Answer(response(None, status="failed", error=error)) for error in failed[:2])
 
         async def once():
             engine = behind(server, mode="responses")
@@ -249,11 +253,14 @@ def test_a_response_that_fails_is_tried_again():
                 server.plan.append(Answer({"error": {"message": "no such route"}}, 404))
                 with pytest.raises(ModelError, match="no such route"):
                     await engine.turn(talk, TurnSpec(64))
+                server.plan.append(Answer(response(None, status="failed", error=failed[2])))
+                with pytest.raises(ModelError, match=r"'failed': oops$"):
+                    await engine.turn(talk, TurnSpec(64))
             finally:
                 await engine.close()
             return turn, engine.describe()
 
         turn, notes = asyncio.run(once())
     assert turn.text
-    assert notes["retries"] == {"429": 1, "reply": 1, "connection": 1}
+    assert notes["retries"] == {"429": 1, "reply": 3, "connection": 1}
     assert not notes["settings"]["omit"]
