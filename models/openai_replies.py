@@ -10,6 +10,8 @@ from ..harness.untrusted import loads
 from .openai_errors import Mask, ServerError
 from .processor import VISION_TOKENS
 
+# What a float counts exactly: no turn has more tokens.
+MOST_TOKENS = 1 << 53
 FINISHES: Mapping[Json, Finish] = {"stop": "stop", "tool_calls": "stop", "length": "length"}
 
 
@@ -137,4 +139,4 @@ def read_usage(value: Json) -> Usage:
 def count(value: Mapping[str, Json], name: str) -> int:
     """A number of tokens, 0 where there is none."""
     number = value.get(name)
-    return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0
+    return number if isinstance(number, int) and not isinstance(number, bool) and 0 < number <= MOST_TOKENS else 0

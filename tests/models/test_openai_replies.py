@@ -52,7 +52,15 @@ def test_other_finish_reasons_are_failures(reason):
 
 @pytest.mark.parametrize(
     "usage",
-    [None, 3, {}, {"prompt_tokens": None}, {"prompt_tokens": -1, "completion_tokens": True}, {"prompt_tokens": 1.5}],
+    [
+        None,
+        3,
+        {},
+        {"prompt_tokens": None},
+        {"prompt_tokens": -1, "completion_tokens": True},
+        {"prompt_tokens": 1.5},
+        {"prompt_tokens": 10**400},
+    ],
 )
 def test_usage_that_is_none_counts_nothing(usage):
     assert read({**completion("x"), "usage": usage}).usage == Usage()
