@@ -150,7 +150,7 @@ async def _calls(engine: OpenAIEngine) -> Finding:
         return Finding("ok", "functions", "a function was called")
     said = turn if isinstance(turn, str) else repr(Mask("").quote(turn.text))
     flags = "vllm serve needs --enable-auto-tool-choice --tool-call-parser hermes, SGLang --tool-call-parser qwen"
-    hint = f"{flags}; or use engine.mode=text"
+    hint = f"{flags}; or use engine.mode=text, as for Qwen2.5-VL, whose chat template writes no functions"
     return Finding("absent", "functions", f"none was called ({said}); {hint}")
 
 

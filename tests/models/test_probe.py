@@ -72,6 +72,7 @@ def test_a_server_that_sees_no_image_in_a_tool_message():
     assert found["images"][0] == "ok"
     assert "engine.mode" in found["tool images"][1]
     assert "--enable-auto-tool-choice" in found["functions"][1]
+    assert "engine.mode=text, as for Qwen2.5-VL" in found["functions"][1]
 
 
 def test_a_server_that_resizes():
