@@ -20,6 +20,13 @@ from .findings import Finding
 from .probe import probe_server
 from .processor import one_line, torchvision_state
 
+# What engines and executors need beside the above; not imported, since vLLM and Ray take long.
+ELSEWHERE = {
+    "openai": "pip install 'prh[api]'; models behind a server need it",
+    "vllm": "pip install 'prh[vllm]', in an environment of its own; --engine vllm needs it",
+    "ray": "pip install 'prh[ray]'; --executor ray needs it",
+}
+
 
 def findings() -> Iterator[Finding]:
     """Everything that is looked at."""
@@ -29,6 +36,8 @@ def findings() -> Iterator[Finding]:
     state = torchvision_state()  # before any other import: a broken one is hidden from them
     for package, use in (("torch", "hf"), ("transformers", "hf"), ("peft", "hf"), ("av", "video"), ("decord", "video")):
         yield _package(package, use)
+    for package, advice in ELSEWHERE.items():
+        yield _installed(package, advice)
     yield _torch()
     mark = "broken" if state.startswith("broken") else "absent" if state == "absent" else "ok"
     advice = "; treated as absent, `pip uninstall torchvision` or install the build that fits torch"
@@ -39,6 +48,13 @@ def findings() -> Iterator[Finding]:
         yield Finding("ok", kind, ", ".join(good) or "none")
         for plugin in bad:
             yield Finding("broken", kind, plugin.reason)
+
+
+def _installed(package: str, advice: str) -> Finding:
+    try:
+        return Finding("ok", package, version(package))
+    except PackageNotFoundError:
+        return Finding("absent", package, advice)
 
 
 def _package(package: str, extra: str) -> Finding:

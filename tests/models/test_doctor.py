@@ -1,7 +1,10 @@
 """`prh doctor` names what is broken, in one line each, and says so in its exit code."""
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+from prh.models import doctor
+from prh.models.doctor import ELSEWHERE
 from prh.tests.harness.test_cli import prh
 from prh.tests.harness.test_plugins import install
 
@@ -10,6 +13,21 @@ def test_a_sound_machine_is_all_ok_or_absent() -> None:
     lines = prh("doctor").stdout.splitlines()
     assert {line.split()[0] for line in lines} <= {"ok", "absent"}
     assert any(line.startswith("ok      torch ") for line in lines)
+
+
+def test_what_engines_need_is_named(monkeypatch) -> None:
+    numbers = {"openai": "3.1"}
+
+    def number(package: str) -> str:
+        if package in ELSEWHERE and package not in numbers:
+            raise PackageNotFoundError
+        return numbers.get(package, "1")
+
+    monkeypatch.setattr(doctor, "version", number)
+    found = {finding.what: finding for finding in doctor.findings()}
+    assert found["openai"] == ("ok", "openai", "3.1")
+    assert found["vllm"] == ("absent", "vllm", ELSEWHERE["vllm"])
+    assert "prh[ray]" in found["ray"].detail
 
 
 def test_a_broken_torchvision_and_a_broken_plugin_are_named(tmp_path: Path) -> None:
