@@ -21,7 +21,9 @@ VENV_LOWEST ?= .venv-lowest
 
 VENV_TRACKERS ?= .venv-trackers
 
-.PHONY: setup demo example trap test test-lmms test-lowest test-ray test-trackers test-trl test-tv test-vllm bench bench-client bench-engine bench-gpu bench-grpo bench-lmms bench-harness bench-rounds bench-startup bench-compare bench-report bench-sft controls check format clean
+VENV_DEEPSPEED ?= .venv-deepspeed
+
+.PHONY: setup demo example trap test test-deepspeed test-lmms test-lowest test-ray test-trackers test-trl test-tv test-vllm bench bench-client bench-engine bench-gpu bench-grpo bench-lmms bench-harness bench-rounds bench-startup bench-compare bench-report bench-sft controls check format clean
 
 setup: $(VENV)/.ready
 
@@ -106,6 +108,18 @@ $(VENV_LOWEST)/.ready: pyproject.toml constraints.txt
 		"transformers==$(LOWEST).*" -e ".[dev]"
 	touch $@
 
+# DeepSpeed itself, on a processor; it compiles a part of its own first, which takes a C++ compiler.
+test-deepspeed: $(VENV_DEEPSPEED)/.ready
+	$(VENV_DEEPSPEED)/bin/python -m pytest -q -p no:cacheprovider tests/deepspeed
+
+$(VENV_DEEPSPEED)/.ready: pyproject.toml constraints.txt constraints-deepspeed.txt
+	$(PYTHON) -m venv $(VENV_DEEPSPEED)
+	$(VENV_DEEPSPEED)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-c constraints-deepspeed.txt -e ".[dev]" setuptools ninja
+	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(VENV_DEEPSPEED)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -c constraints-deepspeed.txt --no-build-isolation deepspeed
+	touch $@
+
 # Experiment trackers themselves, offline.
 test-trackers: $(VENV_TRACKERS)/.ready
 	$(VENV_TRACKERS)/bin/python -m pytest -q -p no:cacheprovider tests/trackers
@@ -174,4 +188,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV_LMMS) $(VENV_LOWEST) $(VENV_RAY) $(VENV_TRACKERS) $(VENV_TRL) $(VENV_TV) $(VENV_VLLM) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs
+	rm -rf $(VENV) $(VENV_DEEPSPEED) $(VENV_LMMS) $(VENV_LOWEST) $(VENV_RAY) $(VENV_TRACKERS) $(VENV_TRL) $(VENV_TV) $(VENV_VLLM) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache runs

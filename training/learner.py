@@ -156,6 +156,8 @@ class Learner:
             held["train_micro_batch_size_per_gpu"] = held["gradient_accumulation_steps"] = 1
             held["gradient_clipping"] = how.clip
         prepared = accelerator.prepare(module, *made)
+        if self._engine:
+            _load_whole_again()
         self.model: torch.nn.Module = prepared[0]
         self.optimizers: list[torch.optim.Optimizer] = list(prepared[1:])
         self._pace = self._tower = 1.0
@@ -168,7 +170,7 @@ class Learner:
 
     @property
     def driven(self) -> bool:
-        """Whether DeepSpeed keeps weights and states in its own files. Written to its interface, and not tried."""
+        """Whether DeepSpeed keeps weights and states in its own files."""
         return self._engine
 
     def update(self, step: int, batches: Sequence[Batch], idle: Batch | None = None) -> Update:
@@ -260,12 +262,19 @@ class Learner:
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights by name, gathered onto the main process; every process must ask for them."""
         if self._engine:
-            return dict(self.accelerator.get_state_dict(self.model))
+            return dict(self.accelerator.get_state_dict(self.model) or {})  # None on the other processes
         return self._gathered(self.model.state_dict())
 
     def _gathered(self, held: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         found = ((name, whole(value).detach()) for name, value in held.items())
         return {name: value.cpu() for name, value in found if self.accelerator.is_main_process}
+
+
+def _load_whole_again() -> None:
+    """Let transformers load whole models: those that draw and evaluate have no part in DeepSpeed's sharding."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
 
 
 def whole(value: torch.Tensor) -> torch.Tensor:

@@ -80,7 +80,7 @@ class Own:
     @torch.no_grad()
     def _copy_weights(self) -> None:
         own = self.engine.module.state_dict()
-        if self.learner.driven:  # written to DeepSpeed's interface, and not tried: the main process alone has them
+        if self.learner.driven:  # the main process alone has them
             held = self.learner.weights()
             for name, value in own.items():
                 if self.main:
