@@ -81,7 +81,8 @@ def read_config(path: Path | None) -> dict[str, Json]:
     try:
         values = cast("dict[str, Json]", tomllib.loads(chosen.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{chosen} cannot be read: {error}") from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UsageError(f"{chosen} cannot be read: {reason}") from None
     check_keys({key: value for key, value in values.items() if key not in OTHER_TABLES}, str(chosen))
     return values
 

@@ -129,8 +129,16 @@ def verdict_on(candidate: str, comparison: Comparison, limits: GateLimits) -> Ve
             check = Check("comparable", "incomparable", f"{line}, which the baseline has; evaluate it")
             tasks.append(TaskVerdict(name, (check,), check.text))
     advice = dict.fromkeys(result.pairing.advice for _, result in own if result.pairing.advice)
-    notes = (*map(unjudged, unknown), *advice)
+    itself = [line for name, result in own for line in _against_itself(name, result)]
+    notes = (*map(unjudged, unknown), *itself, *advice)
     return Verdict(comparison.baseline, candidate, tuple(tasks), notes, limits.strict)
+
+
+def _against_itself(task: str, result: Result) -> list[str]:
+    """A note on each run that is on both sides, where nothing can be found to differ."""
+    theirs = {run.folder.resolve() for run in result.pairing.baseline}
+    both = [run.folder for run in result.pairing.candidate if run.folder.resolve() in theirs]
+    return [f"{task}: {folder} is its own baseline; was another one meant?" for folder in both]
 
 
 def lacking(label: str, comparison: Comparison) -> dict[str, str]:

@@ -308,6 +308,15 @@ def test_several_tasks_are_judged_together(tmp_path: Path) -> None:
     assert found["notes"] == ["old has no run of tallyqa-complex-mini: not judged"]
 
 
+def test_a_run_that_is_its_own_baseline_is_noted(tmp_path: Path) -> None:
+    make(tmp_path / "old", [1] * 250)
+    (tmp_path / "again").symlink_to(tmp_path / "old")
+    done = gate("old", "--baseline", "again", "--json", cwd=tmp_path, code=0)
+    assert json.loads(done.stdout)["notes"] == ["vstar-mini: old is its own baseline; was another one meant?"]
+    pair(before=[1] * 40, after=[1] * 40)(tmp_path / "a", tmp_path / "b")
+    assert "its own baseline" not in gate("b", "--baseline", "a", cwd=tmp_path).stdout
+
+
 @pytest.mark.parametrize("where", ["gate.limits", "gate.tasks.infographicsvqa-mini.limits"])
 def test_a_limit_on_a_task_that_the_candidate_lacks_is_no_wrong_use(where: str, tmp_path: Path) -> None:
     """The runs are what is wrong, so that it ends with 4; a misspelt task or metric is wrong use still."""
