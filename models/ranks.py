@@ -14,6 +14,8 @@ from ..harness.types import Json
 R = TypeVar("R")
 # Ranks wait for the slowest of them, and it may be slow; one that ends is noticed at once.
 PATIENCE = timedelta(days=30)
+# They are all started at about one time; longer than this nobody comes any more.
+MEETING = timedelta(minutes=30)
 
 
 class Ranks:
@@ -31,14 +33,7 @@ class Ranks:
                 "several ranks talk through torch, which is not installed: pip install 'prh[hf]'"
             ) from None
         if not dist.is_initialized():
-            try:
-                _noticed(lambda: dist.init_process_group("gloo", timeout=PATIENCE))
-            except ValueError as error:
-                reason = " ".join(str(error).split())[:200]
-                advice = "start it with `accelerate launch` or `torchrun`, or unset RANK and WORLD_SIZE to run alone"
-                raise UsageError(
-                    f"the ranks that RANK and WORLD_SIZE announce cannot meet: {reason}; {advice}"
-                ) from None
+            _meet()
             atexit.register(_leave)
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
@@ -58,6 +53,24 @@ class Ranks:
         found: list[Json] = [None] * self.size
         _noticed(lambda: dist.all_gather_object(found, value))
         return found
+
+
+def _meet() -> None:
+    """Join the group that the launcher's variables announce. Raises UsageError, LostRank."""
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, rank, size = next(iter(rendezvous("env://", timeout=MEETING)))
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        advice = "check MASTER_ADDR and MASTER_PORT, start all ranks with `accelerate launch` or `torchrun`"
+        raise UsageError(
+            f"the ranks that RANK and WORLD_SIZE announce cannot meet: {reason}; {advice}, or unset RANK and "
+            "WORLD_SIZE to run alone"
+        ) from None
+    store.set_timeout(PATIENCE)
+    _noticed(lambda: dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE))
 
 
 def _leave() -> None:

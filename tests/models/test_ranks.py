@@ -211,7 +211,33 @@ def test_variables_of_a_launcher_that_is_not_there(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={**kept, **set_alone}, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "MASTER_ADDR expected, but not set; start it with `accelerate launch` or `torchrun`" in done.stderr
+    assert "MASTER_ADDR expected, but not set; check MASTER_ADDR and MASTER_PORT" in done.stderr
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_ranks_that_do_not_come_are_not_waited_for_without_end(rank):
+    """Nobody listens where rank 1 asks, and nobody comes to rank 0."""
+    code = """
+from datetime import timedelta
+from prh.harness.errors import UsageError
+from prh.models import ranks
+ranks.MEETING = timedelta(seconds=1)
+try:
+    ranks.Ranks()
+except UsageError as error:
+    print(error)
+"""
+    announced = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **announced, "MASTER_PORT": str(free_port())},
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.startswith("the ranks that RANK and WORLD_SIZE announce cannot meet: "), done.stderr
+    assert done.stdout.count("\n") == 1
 
 
 def test_each_rank_has_a_device_of_its_own(monkeypatch):
