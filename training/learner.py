@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -25,6 +26,9 @@ ADAPTED = "base_model.model."
 TOWER = "visual."
 # The input that stands for images whose features are known, from a tower that is frozen.
 FEATURES = "image_features"
+PRECISIONS = ("auto", "no", "bf16")
+# What a processor calls its units for bfloat16.
+UNITS = ("avx512_bf16", "amx_bf16")
 
 
 def new_accelerator(**how: Any) -> Accelerator:
@@ -34,6 +38,15 @@ def new_accelerator(**how: Any) -> Accelerator:
     """
     AcceleratorState._reset_state()
     return Accelerator(**how)
+
+
+@cache
+def computed_in(precision: str) -> str:
+    """``bf16`` or ``no`` of a precision; ``auto`` is bfloat16 where this processor has units for it, else float32."""
+    if precision != "auto":
+        return precision
+    found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not tell
+    return "bf16" if any(found.get(name) for name in UNITS) else "no"
 
 
 def freeze(module: torch.nn.Module, patterns: Sequence[str]) -> list[str]:

@@ -28,7 +28,7 @@ from .batches import Batch, Feed, split
 from .drills import Drill, drills
 from .examples import Cache, Example, Weighing
 from .exercises import Reduced, exercise
-from .learner import FEATURES, Learner, look, new_accelerator
+from .learner import FEATURES, Learner, computed_in, look, new_accelerator
 from .pictures import Album
 from .probe import Probe
 from .publish import versions
@@ -78,6 +78,7 @@ class PracticeConfig:
         micro: most tokens, padding included, that go through the model at once.
         fresh: pictures drawn anew each step; ``pool``: how many stay.
         questions: most about one overview at once.
+        precision: as for ``SightConfig``.
         probe: steps between looks at pictures that are not practised; ``save``: between checkpoints.
     """
 
@@ -233,7 +234,8 @@ class Pool:
 
     def _look(self, example: Example) -> torch.Tensor:
         """What the frozen tower makes of an example's images, alone, so that nothing depends on what stands beside."""
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+        halved = computed_in(self.config.precision) == "bf16"
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=halved):
             return look(self.engine, example.images)
 
     def forget(self) -> None:
@@ -284,7 +286,7 @@ def practise(config: PracticeConfig, out: Path, say: Callable[[str], None]) -> P
     """Practise to the end, or go on where it ended; returns the last checkpoint. Raises PrhError."""
     engine, defaults = open_trainable(config.base, "float32", config.attention)
     setting = resolve([("prh.json", defaults)], 0)
-    accelerator = new_accelerator(mixed_precision=config.precision, cpu=True)
+    accelerator = new_accelerator(mixed_precision=computed_in(config.precision), cpu=True)
     learner = Learner(accelerator, engine.module, config.optim, config.steps)
     first = _go_on(config, learner, out)
     if first:

@@ -29,7 +29,7 @@ from ..harness.store import read_json, write_json
 from ..harness.types import Json
 from . import checkpoints
 from .glances import BEFORE, BEHIND, COLUMNS, ROOM, VOCABULARY, Glance, Labels, glances
-from .learner import look, optimizers
+from .learner import computed_in, look, optimizers
 from .pictures import Album
 from .schedule import Optimisation
 from .trainable import Trainable
@@ -56,7 +56,7 @@ class SightConfig:
         windows: close-ups cut out of each picture.
         batch: images a step.
         editions: how many are looked at; ``turn``: steps after which the oldest gives way to a new one.
-        precision: "bf16", or "no" for float32, which is faster where a processor has no units for bfloat16.
+        precision: "bf16", "no" for float32, or "auto", see ``computed_in``.
         save: steps between checkpoints.
     """
 
@@ -180,7 +180,7 @@ def _step(config: SightConfig, tower: Tower, made: Sequence[Glance], labels: Lab
     tower.train()
     rng = np.random.default_rng([config.seed, step])
     chosen = [made[int(place)] for place in rng.integers(len(made), size=config.batch)]
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=computed_in(config.precision) == "bf16"):
         seen = tower([one.image for one in chosen], labels)
     weight = torch.tensor([rare])
     loss = torch.zeros(())

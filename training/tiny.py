@@ -29,6 +29,7 @@ from .config import SftConfig, build, override, read_recipe
 from .examples import check_choice
 from .grpo import train as reinforce
 from .grpo_config import GrpoConfig
+from .learner import PRECISIONS
 from .practice import PracticeConfig, practise
 from .recipe import read
 from .sft import train
@@ -80,7 +81,7 @@ def make(
         PrhError: a setting does not fit, a folder holds something else, or a part ended early.
     """
     for name in ("sight", "practice", "further"):
-        check_choice(getattr(config, name).precision, ("no", "bf16"), f"{name}.precision")
+        check_choice(getattr(config, name).precision, PRECISIONS, f"{name}.precision")
     start = time.process_time()
     base = make_base(config, out, say)
     made = publish(base, out / "tiny-base", say)

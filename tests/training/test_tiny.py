@@ -7,6 +7,7 @@ import pytest
 from prh.harness.errors import UsageError
 from prh.training import tiny
 from prh.training.config import build, override, read_recipe
+from prh.training.learner import computed_in
 from prh.training.tiny import TinyConfig
 
 LESSONS = """
@@ -92,9 +93,20 @@ def names(out):
     return sorted(path.name for path in out.glob("tiny-*"))
 
 
+@pytest.mark.parametrize(
+    ("found", "chosen"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_bf16": False, "avx512_f": True}, "no")],
+)
+def test_the_base_computes_in_what_the_processor_has_units_for(monkeypatch, found, chosen):
+    computed_in.cache_clear()
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: found, raising=False)
+    assert [computed_in(name) for name in ("auto", "no", "bf16")] == [chosen, "no", "bf16"]
+    computed_in.cache_clear()
+
+
 def test_an_unknown_precision_is_refused_before_anything_is_drawn(tmp_path):
     values, _ = read_recipe("tiny")
     config = build(TinyConfig, override(values, ["sight.precision=fp16"]))
-    with pytest.raises(UsageError, match=r"sight\.precision must be one of no, bf16, not 'fp16'"):
+    with pytest.raises(UsageError, match=r"sight\.precision must be one of auto, no, bf16, not 'fp16'"):
         tiny.make(config, tmp_path / "out", "base", print)
     assert not (tmp_path / "out").exists()
