@@ -28,8 +28,6 @@ GLYPHS = {
     "incomparable": "\u2260",
     "alone": "\u25cf",
 }
-
-
 ALONE = "A verdict compares two runs: `prh report BASELINE CANDIDATE`."
 
 

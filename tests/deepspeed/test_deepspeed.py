@@ -82,6 +82,12 @@ lr = 1.5e-4
 schedule = "constant"
 """
 
+WORDS = {
+    "sft": ("train", "sft", "sft.toml"),
+    "lora": ("train", "sft", "sft.toml", "--set", "lora.rank=4", "--eval", "vstar-mini", "--eval-every", "4"),
+    "grpo": ("train", "grpo", "grpo.toml"),
+}
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -102,13 +108,6 @@ def place(tmp_path_factory):
         )
         assert done.returncode == 0, done.stderr[-3000:]
     return folder
-
-
-WORDS = {
-    "sft": ("train", "sft", "sft.toml"),
-    "lora": ("train", "sft", "sft.toml", "--set", "lora.rank=4", "--eval", "vstar-mini", "--eval-every", "4"),
-    "grpo": ("train", "grpo", "grpo.toml"),
-}
 
 
 def environment():
