@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from ..harness.pictures import shown_digest
 from .flat import Features
-from .quicken import Embedding, as_product
+from .quicken import Embedding, embedded
 from .visual import Medium, Processor, Video
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Gallery:
         self._features: OrderedDict[str, Features] = OrderedDict()
         self._bytes = 0
         self._waiting: OrderedDict[str, Future[Tensors]] = OrderedDict()
+        self._ready: OrderedDict[str, int] = OrderedDict()  # bytes of those whose pixels are made
+        self._held = 0
         self._known: set[int] = set()
         self._lock = threading.Lock()
 
@@ -96,7 +98,7 @@ class Gallery:
                 self._waiting.pop(key, None)
             made.set_exception(error)
             raise
-        self._limit()
+        self._count(key, _size(made.result()))
 
     def missing(self, key: str) -> bool:
         """Whether a medium has still to go through the vision tower."""
@@ -160,21 +162,25 @@ class Gallery:
                 self._known.add(number)
                 self._features[key] = features
                 self._bytes += features.nbytes
-                self._waiting.pop(key, None)
+                self._forget(key)
 
     def _shrink(self) -> None:
         while self._bytes > self.cap and self._features:
             self._bytes -= self._features.popitem(last=False)[1].nbytes
 
-    def _limit(self) -> None:
-        """Let go of prepared pixels that nobody came for, such as a cancelled turn's."""
+    def _count(self, key: str, size: int) -> None:
+        """Count pixels that have been made, and let go of those that nobody came for, such as a cancelled turn's."""
         with self._lock:
-            ready = [key for key, made in self._waiting.items() if made.done() and not made.exception()]
-            total = sum(_size(self._waiting[key].result()) for key in ready)
-            for key in ready[:-1]:
-                if total <= WAITING_BYTES:
-                    return
-                total -= _size(self._waiting.pop(key).result())
+            if key not in self._waiting:
+                return  # encoded meanwhile
+            self._ready[key] = size
+            self._held += size
+            while self._held > WAITING_BYTES and len(self._ready) > 1:
+                self._forget(next(iter(self._ready)))
+
+    def _forget(self, key: str) -> None:
+        self._waiting.pop(key, None)
+        self._held -= self._ready.pop(key, 0)
 
 
 def _size(tensors: Tensors) -> int:
@@ -207,21 +213,22 @@ def tower(inner: nn.Module, device: torch.device) -> Encode:
         import torch
 
         names = ("pixel_values_videos", "video_grid_thw") if video else ("pixel_values", "image_grid_thw")
-        pixels, grids = (torch.cat([tensors[name] for tensors in media]).to(device) for name in names)
-        with as_product(model.visual.patch_embed):
-            run = model.get_video_features if video else model.get_image_features
-            made = run(pixels, grids, return_dict=True)
-        counts = [len(rows) for rows in made.pooler_output]
+        pixels = [tensors[names[0]].to(device) for tensors in media]
+        grids = torch.cat([tensors[names[1]] for tensors in media]).to(device)
+        run = model.get_video_features if video else model.get_image_features
+        with embedded(model.visual.patch_embed, pixels, still=not video) as made:
+            seen = run(made, grids, return_dict=True)
+        counts = [len(rows) for rows in seen.pooler_output]
         # Parted by media as what is pooled is, or, by the transformers before that, whole.
         levels = [
             torch.split(level, counts) if isinstance(level, torch.Tensor) else level
-            for level in getattr(made, "deepstack_features", None) or ()
+            for level in getattr(seen, "deepstack_features", None) or ()
         ]
-        deep = zip(*levels, strict=True) if levels else ((),) * len(made.pooler_output)
+        deep = zip(*levels, strict=True) if levels else ((),) * len(seen.pooler_output)
         # Copies, so that letting one go frees its memory.
         return [
             Features(rows.clone(), tuple(level.clone() for level in own))
-            for rows, own in zip(made.pooler_output, deep, strict=True)
+            for rows, own in zip(seen.pooler_output, deep, strict=True)
         ]
 
     return encode

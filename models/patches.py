@@ -72,5 +72,5 @@ class Patches:
         grid = self._grid(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
         seen = np.empty((len(grid), 3, self.repeats, self.patch**2), np.float32)
         for colour in range(3):
-            seen[:, colour] = self.table[colour][grid[:, colour]]
+            seen[:, colour] = self.table[colour].take(grid[:, colour])
         return torch.from_numpy(seen.reshape(len(grid), -1))

@@ -7,7 +7,7 @@ Here images of one length attend at once, and patches, which never overlap, go t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,21 +66,67 @@ def as_product(embed: Embedding) -> Iterator[None]:
 
     It is what a convolution whose kernel covers a patch comes to, at a third of its time on a CPU.
     """
+    kernel = _covering(embed)
+    if kernel is None or "forward" in vars(embed):
+        yield
+        return
+    with _forward(embed, lambda pixels: _product(kernel, pixels)):
+        yield
+
+
+@contextmanager
+def embedded(embed: Embedding, media: Sequence[torch.Tensor], *, still: bool) -> Iterator[torch.Tensor]:
+    """What a tower is to be given of several media while this lasts: their patches, embedded one medium at a time.
+
+    All pixels need not be copied together then. Where the embedding is no product of matrices, they are.
+
+    Args:
+        media: patches x (colour, time, height, width) each.
+        still: whether all times of a patch are alike, as an image's are; one is then enough, in float32.
+    """
+    import torch
+
+    kernel = _covering(embed)
+    if kernel is None:
+        yield torch.cat(list(media))
+        return
+    once = still and kernel.weight.dtype == torch.float32
+    if once:
+        _, colours, times, high, wide = kernel.weight.shape
+        weight = kernel.weight.sum(2).flatten(1)
+        firsts = (pixels.view(len(pixels), colours, times, high * wide)[:, :, 0].flatten(1) for pixels in media)
+        rows = [torch.nn.functional.linear(first.to(weight.dtype), weight, kernel.bias) for first in firsts]
+    else:
+        rows = [_product(kernel, pixels) for pixels in media]
+    with _forward(embed, lambda made: made):
+        yield torch.cat(rows)
+
+
+def _covering(embed: Embedding) -> torch.nn.Conv3d | None:
+    """The convolution of a patch embedding, where its kernel covers just a patch."""
     import torch
 
     kernel = embed.proj
-    if type(kernel) is not torch.nn.Conv3d or kernel.stride != kernel.kernel_size or "forward" in vars(embed):
-        yield
-        return
+    return kernel if type(kernel) is torch.nn.Conv3d and kernel.stride == kernel.kernel_size else None
 
-    def product(pixels: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(pixels.to(kernel.weight.dtype), kernel.weight.flatten(1), kernel.bias)
 
-    embed.forward = product
+def _product(kernel: torch.nn.Conv3d, pixels: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.linear(pixels.to(kernel.weight.dtype), kernel.weight.flatten(1), kernel.bias)
+
+
+@contextmanager
+def _forward(embed: Embedding, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Another forward while this lasts."""
+    kept = vars(embed).get("forward")
+    embed.forward = forward
     try:
         yield
     finally:
         del embed.forward
+        if kept is not None:
+            embed.forward = kept
 
 
 @contextmanager
