@@ -8,7 +8,7 @@ gives is compared with the model's own forward when a checkpoint is opened.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -140,6 +140,8 @@ class FlatModel:
         self.rotary = Rotary(self.text.rotary_emb, self.width)
         config = base.config.get_text_config()
         self.heads, self.shared = int(config.num_attention_heads), int(config.num_key_value_heads)
+        self.norms = [(fused(one.input_layernorm), fused(one.post_attention_layernorm)) for one in self.layers]
+        self.last_norm = fused(self.text.norm)
         self.levels = len(getattr(base.config.vision_config, "deepstack_visual_indexes", None) or ())
         self.dtype, self.device = module.dtype, module.device
         self.weights = list(module.parameters())
@@ -155,20 +157,18 @@ class FlatModel:
         """
         import torch
 
-        ids, positions, rows, columns = self._laid_out(stream)
+        ids, positions, places = self._laid_out(stream, slots)
         hidden = self.text.embed_tokens(ids)
         visual, features = self._visual(stream)
         if features is not None:
             hidden = hidden.index_copy(0, visual, features.rows.to(hidden.dtype))
-        if stream.pieces:
-            cos, sin = self.rotary(hidden, positions)
-        else:
-            cos, sin = self.rotary.text(hidden, positions, max(stream.places))
-        attention = _Attention(self, stream, slots, rows, columns)
-        for number, layer in enumerate(self.layers):
-            mixed = self._project(layer, hidden, cos, sin, attention, number)
+        highest = max([*stream.places, *(int(piece.positions.max()) for piece in stream.pieces)])
+        cos, sin = self.rotary(hidden, positions, highest, alike=not stream.pieces)
+        attention = _Attention(self, stream, slots, places)
+        for number, (layer, (first, second)) in enumerate(zip(self.layers, self.norms, strict=True)):
+            mixed = self._project(layer, first(hidden), cos, sin, attention, number)
             hidden = hidden + layer.self_attn.o_proj(mixed)
-            made = layer.mlp(layer.post_attention_layernorm(hidden)[None])
+            made = layer.mlp(second(hidden)[None])
             hidden = hidden + (made[0] if isinstance(made, tuple) else made)[0]
             if features is not None and number < len(features.deep):
                 hidden = hidden.index_add(0, visual, features.deep[number].to(hidden.dtype))
@@ -176,10 +176,10 @@ class FlatModel:
             ends = np.cumsum([len(piece.ids) for piece in stream.pieces]) + len(stream.tokens) - 1
             last = torch.from_numpy(np.concatenate([np.arange(len(stream.tokens)), ends])).to(hidden.device)
             hidden = hidden[last]
-        return cast("torch.Tensor", self.head(self.text.norm(hidden)))
+        return cast("torch.Tensor", self.head(self.last_norm(hidden)))
 
-    def _laid_out(self, stream: Stream) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ids, positions (3 x tokens), slots and columns of the whole stream, on the device."""
+    def _laid_out(self, stream: Stream, slots: Slots) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Ids and positions (3 x tokens) of the whole stream, and where its keys go, on the device."""
         import torch
 
         count = len(stream.tokens)
@@ -189,8 +189,10 @@ class FlatModel:
             length = len(piece.ids)
             slot, column = np.full(length, piece.slot), np.arange(piece.start, piece.start + length)
             parts.append(np.vstack([piece.ids, piece.positions, slot, column]))
-        packed = torch.from_numpy(np.concatenate(parts, 1)).to(self.device)
-        return packed[0], packed[1:4], packed[4], packed[5]
+        packed = np.concatenate(parts, 1)
+        places = torch.from_numpy(slots.places(packed[4], packed[5])).to(self.device)
+        known = torch.from_numpy(packed[:4]).to(self.device)
+        return known[0], known[1:], places
 
     def _visual(self, stream: Stream) -> tuple[torch.Tensor, Features | None]:
         """Where the visual tokens stand in the stream, and their features."""
@@ -209,7 +211,7 @@ class FlatModel:
     def _project(
         self,
         layer: Layer,
-        hidden: torch.Tensor,
+        bare: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
         attention: _Attention,
@@ -217,42 +219,42 @@ class FlatModel:
     ) -> torch.Tensor:
         import torch
 
-        own, bare = layer.self_attn, layer.input_layernorm(hidden)
-        query = own.q_proj(bare).view(len(hidden), self.heads, self.width)
-        key = own.k_proj(bare).view(len(hidden), self.shared, self.width)
-        value = own.v_proj(bare).view(len(hidden), self.shared, self.width)
+        own = layer.self_attn
+        query = own.q_proj(bare).view(len(bare), self.heads, self.width)
+        key = own.k_proj(bare).view(len(bare), self.shared, self.width)
+        value = own.v_proj(bare).view(len(bare), self.shared, self.width)
         if self.normed:
             query, key = cast(Normed, own).q_norm(query), cast(Normed, own).k_norm(key)
         both = torch.cat((query, key), 1)
         both = torch.addcmul(both * cos, both.roll(self.width // 2, -1), sin)
         query, key = both[:, : self.heads], both[:, self.heads :]
-        return attention.run(number, query, key, value, own.scaling).reshape(len(hidden), -1)
+        return attention.run(number, query, key, value, own.scaling).reshape(len(bare), -1)
 
 
 class _Attention:
     """Attention of one stream, for all layers: what does not change between them is made once."""
 
-    def __init__(
-        self, model: FlatModel, stream: Stream, slots: Slots, rows: torch.Tensor, columns: torch.Tensor
-    ) -> None:
+    def __init__(self, model: FlatModel, stream: Stream, slots: Slots, places: torch.Tensor) -> None:
         import torch
 
         self.slots = slots
         self.groups = model.heads // model.shared
-        self.places = slots.places(rows, columns)
+        self.places = places
         self.first, self.count = stream.first, len(stream.tokens)
         lengths = [min(-(-(column + 1) // ALIGNED) * ALIGNED, slots.room) for column in stream.columns]
-        worth = CALL_BYTES * slots.layers // slots.token_bytes if rows.device.type == "cpu" else None
-        self.runs = [
-            (start, end, reach, blinkers(columns[start:end], reach, model.dtype)[:, None, None])
-            for start, end, reach in runs_of(lengths, worth)
-        ]
+        worth = CALL_BYTES * slots.layers // slots.token_bytes if places.device.type == "cpu" else None
+        columns = np.array(stream.columns, np.int64)
+        self.runs: list[tuple[int, int, int, torch.Tensor]] = []
+        for start, end, reach in runs_of(lengths, worth):
+            beyond = np.arange(reach) > columns[start:end, None, None, None]
+            unseen = torch.from_numpy(np.where(beyond, np.float32("-inf"), np.float32(0)))
+            self.runs.append((start, end, reach, unseen.to(places.device, model.dtype)))
         self.pieces: list[tuple[int, int, int, torch.Tensor | None]] = []
         for piece in stream.pieces:
             end, length = piece.start + len(piece.ids), len(piece.ids)
             mask = None
             if piece.start:
-                mask = blinkers(torch.arange(piece.start, end, device=rows.device), end, model.dtype)
+                mask = blinkers(torch.arange(piece.start, end, device=places.device), end, model.dtype)
             self.pieces.append((piece.slot, end, length, mask))
 
     def run(
@@ -283,6 +285,23 @@ class _Attention:
     def _spread(self, heads: torch.Tensor) -> torch.Tensor:
         """Each key-value head once for each query head that shares it: 1 x heads x tokens x width."""
         return heads.repeat_interleave(self.groups, 0)[None] if self.groups > 1 else heads[None]
+
+
+def fused(norm: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A norm as the library's one operation, where that gives what the module gives, bit for bit."""
+    import torch
+
+    weight, floor = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", None)
+    if not isinstance(weight, torch.nn.Parameter) or floor is None:
+        return norm
+
+    def at_once(hidden: torch.Tensor) -> torch.Tensor:
+        own = cast("torch.Tensor", norm.weight)
+        return torch.nn.functional.rms_norm(hidden, own.shape, own, floor)
+
+    with torch.inference_mode():
+        noise = torch.randn(64, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+        return at_once if torch.equal(at_once(noise), norm(noise)) else norm
 
 
 def blinkers(places: torch.Tensor, reach: int, dtype: torch.dtype) -> torch.Tensor:

@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     import torch
+
+Ints = NDArray[np.int64]
 
 # Room is made in steps of this many tokens; a multiple of what masked attention kernels want their keys aligned to.
 GRAIN = 64
@@ -82,18 +87,16 @@ class Slots:
         """Forget what a slot holds; needed after values that are no numbers, which a mask does not hide."""
         self.buffer[:, :, slot] = 0
 
-    def places(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    def places(self, rows: Ints, columns: Ints) -> Ints:
         """Where a stream of tokens goes in a layer of the buffer, seen as one list of heads.
 
         Args:
             rows: each token's slot.
             columns: each token's place in it.
         """
-        import torch
-
-        side = torch.arange(2, device=rows.device)[:, None, None] * self.count
-        head = torch.arange(self.heads, device=rows.device)
-        return (((side + rows[:, None]) * self.heads + head) * self.room + columns[:, None]).flatten()
+        side = np.arange(2)[:, None, None] * self.count
+        head = np.arange(self.heads)
+        return (((side + rows[:, None]) * self.heads + head) * self.room + columns[:, None]).ravel()
 
     def write(self, layer: int, places: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Keep a stream's keys and values, each tokens x heads x width, at ``places``."""

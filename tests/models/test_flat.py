@@ -1,11 +1,13 @@
 """Rows of different lengths attend in runs, each read as far as its longest row, and get what they would together."""
 
+import copy
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from prh.models import flat
-from prh.models.flat import Piece, Stream, runs_of
+from prh.models.flat import Piece, Stream, fused, runs_of
 from prh.tests.models.support import core
 
 
@@ -50,3 +52,21 @@ def test_logits_are_the_same_in_runs_and_together(family, monkeypatch):
         apart = stepped()
     assert max(map(len, parted)) > 3
     assert (together - apart).abs().max() < 1e-5
+
+
+def test_a_norm_is_one_operation_where_that_is_the_same_to_the_bit(family):
+    model = core(family[1])
+    for norm, at_once in zip((layer.input_layernorm for layer in model.layers), model.norms, strict=True):
+        assert at_once[0] is not norm
+        for rows in (1, 5, 300):
+            noise = torch.randn(rows, len(norm.weight))
+            assert torch.equal(at_once[0](noise), norm(noise))
+
+
+def test_a_norm_that_is_something_else_stays_what_it_is(family):
+    norm = copy.deepcopy(core(family[1]).layers[0].input_layernorm)
+    forward = type(norm).forward
+    norm.forward = lambda hidden: forward(norm, hidden) + 1
+    assert fused(norm) is norm
+    plain = torch.nn.LayerNorm(4)
+    assert fused(plain) is plain
