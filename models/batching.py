@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -248,7 +249,8 @@ class _Pool:
             task = self._tasks.get()
 
 
-PREPARING = _Pool(8)
+# More threads than cores only take the interpreter's lock from one another, and from the worker between its operations.
+PREPARING = _Pool(max(2, min(8, os.cpu_count() or 2)))
 
 
 def explain(error: BaseException) -> str:

@@ -8,7 +8,7 @@ time: what is gone is read again. A token is known by its id, a visual token by 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -62,23 +62,21 @@ class Prefixes:
             self._touch(node)  # parents last, so that a node is never older than what stands on it
         return [node.held[:, :, :, :length] for node, length in path]
 
-    def insert(self, keys: Keys, start: int, held: torch.Tensor) -> None:
-        """Add the keys from ``start`` on, of which everything before is known or is let go of again.
+    def insert(self, keys: Keys, save: Callable[[int], torch.Tensor]) -> None:
+        """Add what is not known yet of the keys.
 
         Args:
-            held: of the keys from ``start`` on; kept as it is.
+            save: what is held of the keys from a place on, kept as it is; asked for only where something is added.
         """
         node: Node | None = None
         done = 0
         for node, length in self._walk(keys):
             done += length
-            if length < len(node.keys):
+            if length < len(node.keys) and done < len(keys):
                 node = self._split(node, length)  # noqa: PLW2901 - the walk ends here
-        if done < start or done == len(keys) or held.shape[3] == 0:
-            return
-        rest = held if done == start else held[:, :, :, done - start :].clone()
-        self._add(Node(keys[done:].copy(), rest, node))
-        self._shrink()
+        if done < len(keys):
+            self._add(Node(keys[done:].copy(), save(done), node))
+            self._shrink()
 
     def forget(self, keys: Keys, start: int) -> None:
         """Let go of what stands from ``start`` on on the way along the keys and is shared with nothing."""

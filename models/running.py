@@ -178,12 +178,9 @@ class Batch:
 
     def keep(self, row: Live) -> None:
         """Remember what a row's slot holds, so that whatever begins alike finds it."""
-        keys = row.keys()[: row.length]
-        start = self.prefixes.match(keys)
-        if start == len(keys):
-            return
+        slot = self.rows.index(row)
         try:
-            self.prefixes.insert(keys, start, self.slots.save(self.rows.index(row), start, row.length))
+            self.prefixes.insert(row.keys()[: row.length], lambda start: self.slots.save(slot, start, row.length))
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -202,7 +199,7 @@ class Batch:
         share = fresh / (fresh + lengths.count(1))
         rows, logits = self._forward(list(self.rows))
         if logits is not None:
-            sound = torch.isfinite(logits).all(-1).tolist()
+            sound = logits.abs().amax(-1).isfinite().tolist()  # the largest is no number where one of them is none
             if not all(sound):
                 self._refuse([row for row, fine in zip(rows, sound, strict=True) if not fine], logits.dtype)
                 rows = [row for row, fine in zip(rows, sound, strict=True) if fine]

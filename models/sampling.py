@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..harness.engine import TurnSpec
@@ -54,15 +55,15 @@ def draw(logits: torch.Tensor, specs: Sequence[TurnSpec], generators: Sequence[t
 
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     scores = logits.to(wide)
-    allowed = scores
-    if any(spec.banned_ids for spec in specs):
+    bans = {spec.banned_ids for spec in specs}
+    if len(bans) == 1:
+        banned = bans.pop()
+        allowed = scores.index_fill(1, _places(banned, logits.device), float("-inf")) if banned else scores
+    else:
         allowed = scores.clone()
-        if all(spec.banned_ids == specs[0].banned_ids for spec in specs):
-            allowed[:, list(specs[0].banned_ids)] = float("-inf")
-        else:
-            for row, spec in enumerate(specs):
-                if spec.banned_ids:
-                    allowed[row, list(spec.banned_ids)] = float("-inf")
+        for row, spec in enumerate(specs):
+            if spec.banned_ids:
+                allowed[row, list(spec.banned_ids)] = float("-inf")
     best, ids = allowed.topk(2, dim=-1)
     tokens = ids[:, 0]
     logprobs = scores.gather(-1, ids[:, :1])[:, 0] - scores.logsumexp(-1)
@@ -81,6 +82,13 @@ def draw(logits: torch.Tensor, specs: Sequence[TurnSpec], generators: Sequence[t
     # One list, so that the device is waited for once; ids are whole numbers far below what a float holds exactly.
     numbers, shares, gaps = torch.stack([tokens.to(wide), logprobs, margins]).tolist()
     return Draw([int(number) for number in numbers], shares, sum(gap < NEAR_TIE for gap in gaps))
+
+
+@lru_cache(maxsize=64)
+def _places(ids: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(ids, device=device)
 
 
 def distribution(scores: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor) -> Law:

@@ -1,6 +1,7 @@
 """What is kept, by itself: the tree of prefixes, the slots, images on their way, pixels by look-up."""
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def test_what_is_found_is_what_was_put_in(texts, asked, forgotten):
     tree = Prefixes(1 << 20)
     for text in texts:
         keys = np.array(text)
-        tree.insert(keys, tree.match(keys), held(text, tree.match(keys)))
+        tree.insert(keys, partial(held, text))
     if forgotten is not None:
         tree.forget(np.array(forgotten), 0)
     longest = max(agreeing(np.array(text), np.array(asked)) for text in texts)
@@ -48,8 +49,7 @@ def test_the_cap_is_kept_to_and_what_is_left_is_right(texts, cap):
     tree = Prefixes(cap * 8)
     for text in texts:
         keys = np.array(text)
-        start = tree.match(keys)
-        tree.insert(keys, start, held(text, start))
+        tree.insert(keys, partial(held, text))
         assert tree.held == sum(node.nbytes for node in tree._used.values()) <= cap * 8
         joined = torch.cat([torch.empty(1, 2, 1, 0, 1), *tree.find(keys)], 3)
         assert torch.equal(joined, held(text)[:, :, :, : joined.shape[3]])
@@ -58,9 +58,9 @@ def test_the_cap_is_kept_to_and_what_is_left_is_right(texts, cap):
 def test_what_was_used_last_stays():
     tree = Prefixes(8 * 8)
     for text in ([1, 1, 1], [2, 2, 2]):
-        tree.insert(np.array(text), 0, held(text))
+        tree.insert(np.array(text), partial(held, text))
     tree.find(np.array([1, 1, 1]))
-    tree.insert(np.array([3, 3, 3]), 0, held([3, 3, 3]))
+    tree.insert(np.array([3, 3, 3]), partial(held, [3, 3, 3]))
     assert [tree.match(np.array([n] * 3)) for n in (1, 2, 3)] == [3, 0, 3]
     assert tree.evicted == 3
 
@@ -68,8 +68,7 @@ def test_what_was_used_last_stays():
 def test_a_forgotten_end_leaves_what_others_share():
     tree = Prefixes(1 << 20)
     for text in ([1, 2, 3, 4], [1, 2, 5, 6]):
-        start = tree.match(np.array(text))
-        tree.insert(np.array(text), start, held(text, start))
+        tree.insert(np.array(text), partial(held, text))
     tree.forget(np.array([1, 2, 3, 4]), 1)
     assert tree.match(np.array([1, 2, 3, 4])) == 2
     assert tree.match(np.array([1, 2, 5, 6])) == 4
@@ -80,7 +79,7 @@ def test_slots_grow_and_keep_what_they_hold():
     slots.make_room(1, 5)
     assert (slots.count, slots.room) == (1, GRAIN)
     keys, values = torch.randn(5, 3, 4), torch.randn(5, 3, 4)
-    places = slots.places(torch.zeros(5, dtype=torch.long), torch.arange(5))
+    places = torch.from_numpy(slots.places(np.zeros(5, np.int64), np.arange(5)))
     for layer in range(2):
         slots.write(layer, places, keys + layer, values - layer)
     slots.make_room(3, GRAIN + 1)
@@ -150,6 +149,19 @@ def test_what_is_ready_goes_along_and_a_fault_in_it_is_its_own():
     own.features({"5": images[5]})
     own.features({"4": images[4], "6": images[6]})
     assert seen == [[5, 4, 6]]
+
+
+def test_pixels_that_nobody_comes_for_are_let_go_of(monkeypatch):
+    own, seen = gallery()
+    monkeypatch.setattr("prh.models.gallery.WAITING_BYTES", 2 * 4 * 4)
+    images = {str(side): noise((side, side), side) for side in (4, 5, 6, 7)}
+    for key, image in images.items():
+        own.prepare(key, image)
+    assert list(own._waiting) == ["6", "7"]
+    own.features({"4": images["4"]})
+    assert (seen, own._held) == ([[4]], 2 * 4 * 4)
+    own.features({"6": images["6"]})
+    assert (seen, own._held, len(own._waiting)) == ([[4], [6, 7]], 0, 0)
 
 
 def test_features_are_let_go_of_and_made_again():
