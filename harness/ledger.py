@@ -50,7 +50,7 @@ class Segment:
         finish: why the turn ended, for assistant segments.
         trained: whether a trainer's loss covers it.
         answers: of an observation of native calls: each call's id, and how many of the parts answer it, in order.
-        new_tokens: of an assistant's turn, as its engine counts them.
+        new_tokens: of an assistant's turn, as its engine counts them; 0 where it does not.
         seconds: wall seconds that a turn took its engine, or an observation its operations.
     """
 

@@ -194,7 +194,8 @@ def _segment(segment: Segment) -> Json:
             value["ids"] = list(segment.ids)
         if segment.logprobs is not None:
             value["logprobs"] = [round(value, 6) for value in segment.logprobs]
-        value["new_tokens"] = segment.new_tokens
+        if segment.new_tokens:
+            value["new_tokens"] = segment.new_tokens
     if segment.seconds:
         value["seconds"] = round(segment.seconds, 6)
     return value
