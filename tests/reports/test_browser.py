@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from prh.reports.report import Options, report
 from prh.tests.reports.looking import BEFORE, TARGET, Look, answer, crop, four, hostile, pick, samples
-from prh.tests.reports.test_report import edited, training
+from prh.tests.reports.reading import edited, training
 from prh.tests.reports.unpack import sample
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
