@@ -249,7 +249,7 @@ class _Pool:
             task = self._tasks.get()
 
 
-# More threads than cores only take the interpreter's lock from one another, and from the worker between its operations.
+# Beyond two, more threads than cores only take the interpreter's lock from one another and from the worker.
 PREPARING = _Pool(max(2, min(8, os.cpu_count() or 2)))
 
 

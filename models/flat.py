@@ -7,8 +7,9 @@ gives is compared with the model's own forward when a checkpoint is opened.
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -129,10 +130,9 @@ class FlatModel:
     """
 
     def __init__(self, module: PreTrainedModel) -> None:
-        base = base_model(module)
+        self.base = base = base_model(module)
         self.inner = base.model
         self.text = self.inner.language_model
-        self.head = cast("nn.Module", base.lm_head)
         self.layers = cast("Sequence[Layer]", self.text.layers)
         first = self.layers[0].self_attn
         self.width = int(first.head_dim)
@@ -140,11 +140,15 @@ class FlatModel:
         self.rotary = Rotary(self.text.rotary_emb, self.width)
         config = base.config.get_text_config()
         self.heads, self.shared = int(config.num_attention_heads), int(config.num_key_value_heads)
-        self.norms = [(fused(one.input_layernorm), fused(one.post_attention_layernorm)) for one in self.layers]
-        self.last_norm = fused(self.text.norm)
+        self.norm = Norm(self.text.norm)
         self.levels = len(getattr(base.config.vision_config, "deepstack_visual_indexes", None) or ())
         self.dtype, self.device = module.dtype, module.device
         self.weights = list(module.parameters())
+
+    @property
+    def head(self) -> nn.Module:
+        """The last layer, which an adapter may have replaced since."""
+        return cast("nn.Module", self.base.lm_head)
 
     def slots(self) -> Slots:
         """Slots of the right shape."""
@@ -165,10 +169,11 @@ class FlatModel:
         highest = max([*stream.places, *(int(piece.positions.max()) for piece in stream.pieces)])
         cos, sin = self.rotary(hidden, positions, highest, alike=not stream.pieces)
         attention = _Attention(self, stream, slots, places)
-        for number, (layer, (first, second)) in enumerate(zip(self.layers, self.norms, strict=True)):
-            mixed = self._project(layer, first(hidden), cos, sin, attention, number)
+        for number, layer in enumerate(self.layers):
+            bare = self.norm(layer.input_layernorm, hidden)
+            mixed = self._project(layer, bare, cos, sin, attention, number)
             hidden = hidden + layer.self_attn.o_proj(mixed)
-            made = layer.mlp(second(hidden)[None])
+            made = layer.mlp(self.norm(layer.post_attention_layernorm, hidden)[None])
             hidden = hidden + (made[0] if isinstance(made, tuple) else made)[0]
             if features is not None and number < len(features.deep):
                 hidden = hidden.index_add(0, visual, features.deep[number].to(hidden.dtype))
@@ -176,7 +181,7 @@ class FlatModel:
             ends = np.cumsum([len(piece.ids) for piece in stream.pieces]) + len(stream.tokens) - 1
             last = torch.from_numpy(np.concatenate([np.arange(len(stream.tokens)), ends])).to(hidden.device)
             hidden = hidden[last]
-        return cast("torch.Tensor", self.head(self.last_norm(hidden)))
+        return cast("torch.Tensor", self.head(self.norm(self.text.norm, hidden)))
 
     def _laid_out(self, stream: Stream, slots: Slots) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Ids and positions (3 x tokens) of the whole stream, and where its keys go, on the device."""
@@ -235,7 +240,6 @@ class _Attention:
     """Attention of one stream, for all layers: what does not change between them is made once."""
 
     def __init__(self, model: FlatModel, stream: Stream, slots: Slots, places: torch.Tensor) -> None:
-        import torch
 
         self.slots = slots
         self.groups = model.heads // model.shared
@@ -244,17 +248,16 @@ class _Attention:
         lengths = [min(-(-(column + 1) // ALIGNED) * ALIGNED, slots.room) for column in stream.columns]
         worth = CALL_BYTES * slots.layers // slots.token_bytes if places.device.type == "cpu" else None
         columns = np.array(stream.columns, np.int64)
-        self.runs: list[tuple[int, int, int, torch.Tensor]] = []
-        for start, end, reach in runs_of(lengths, worth):
-            beyond = np.arange(reach) > columns[start:end, None, None, None]
-            unseen = torch.from_numpy(np.where(beyond, np.float32("-inf"), np.float32(0)))
-            self.runs.append((start, end, reach, unseen.to(places.device, model.dtype)))
+        self.runs = [
+            (start, end, reach, blinkers(columns[start:end], reach, model.dtype, places.device)[:, None, None])
+            for start, end, reach in runs_of(lengths, worth)
+        ]
         self.pieces: list[tuple[int, int, int, torch.Tensor | None]] = []
         for piece in stream.pieces:
             end, length = piece.start + len(piece.ids), len(piece.ids)
             mask = None
             if piece.start:
-                mask = blinkers(torch.arange(piece.start, end, device=places.device), end, model.dtype)
+                mask = blinkers(np.arange(piece.start, end), end, model.dtype, places.device)
             self.pieces.append((piece.slot, end, length, mask))
 
     def run(
@@ -287,29 +290,58 @@ class _Attention:
         return heads.repeat_interleave(self.groups, 0)[None] if self.groups > 1 else heads[None]
 
 
-def fused(norm: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A norm as the library's one operation, where that gives what the module gives, bit for bit."""
+class Norm:
+    """A family's norm as one operation, for float32 on a processor: there that gives what the module gives, to the bit.
+
+    Attributes:
+        kind: the class whose modules are run so; None where the family's norm computes something else.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        import torch
+
+        self.kind: type[nn.Module] | None = None
+        if not isinstance(getattr(norm, "weight", None), torch.nn.Parameter) or not hasattr(norm, "variance_epsilon"):
+            return
+        width, dice = len(cast("torch.Tensor", norm.weight)), torch.Generator().manual_seed(0)
+        own = copy.copy(norm)
+        own._parameters = {"weight": torch.nn.Parameter(torch.randn(width, generator=dice))}
+        noise = torch.randn(64, width, generator=dice)
+        with torch.inference_mode():
+            self.kind = type(norm) if torch.equal(_at_once(own, noise), own(noise)) else None
+
+    def __call__(self, norm: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        weight = norm.weight if type(norm) is self.kind else None
+        if (
+            not isinstance(weight, torch.Tensor)
+            or not weight.dtype == hidden.dtype == torch.float32
+            or weight.device.type != "cpu"
+            or norm._forward_hooks
+            or norm._forward_pre_hooks
+            or "forward" in vars(norm)
+        ):
+            return cast("torch.Tensor", norm(hidden))
+        return _at_once(norm, hidden)
+
+
+def _at_once(norm: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     import torch
 
-    weight, floor = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", None)
-    if not isinstance(weight, torch.nn.Parameter) or floor is None:
-        return norm
-
-    def at_once(hidden: torch.Tensor) -> torch.Tensor:
-        own = cast("torch.Tensor", norm.weight)
-        return torch.nn.functional.rms_norm(hidden, own.shape, own, floor)
-
-    with torch.inference_mode():
-        noise = torch.randn(64, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
-        return at_once if torch.equal(at_once(noise), norm(noise)) else norm
+    weight = cast("torch.Tensor", norm.weight)
+    return torch.nn.functional.rms_norm(hidden, weight.shape, weight, cast(float, norm.variance_epsilon))
 
 
-def blinkers(places: torch.Tensor, reach: int, dtype: torch.dtype) -> torch.Tensor:
+def blinkers(places: NDArray[np.int64], reach: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """What is added to the scores of ``reach`` keys for queries at some places, so that none sees beyond its own."""
     import torch
 
-    beyond = torch.arange(reach, device=places.device) > places[:, None]
-    return torch.zeros(beyond.shape, dtype=dtype, device=places.device).masked_fill_(beyond, float("-inf"))
+    if device.type == "cpu":
+        beyond = np.arange(reach) > places[:, None]
+        return torch.from_numpy(np.where(beyond, np.float32("-inf"), np.float32(0))).to(dtype)
+    hidden = torch.arange(reach, device=device) > torch.from_numpy(places).to(device)[:, None]
+    return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
 
 
 def runs_of(lengths: Sequence[int], worth: int | None) -> list[tuple[int, int, int]]:

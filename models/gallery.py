@@ -95,10 +95,11 @@ class Gallery:
             made.set_result(self.processor.tensors("", [medium]))
         except BaseException as error:
             with self._lock:
-                self._waiting.pop(key, None)
+                if self._waiting.get(key) is made:
+                    del self._waiting[key]
             made.set_exception(error)
             raise
-        self._count(key, _size(made.result()))
+        self._count(key, made)
 
     def missing(self, key: str) -> bool:
         """Whether a medium has still to go through the vision tower."""
@@ -168,13 +169,13 @@ class Gallery:
         while self._bytes > self.cap and self._features:
             self._bytes -= self._features.popitem(last=False)[1].nbytes
 
-    def _count(self, key: str, size: int) -> None:
+    def _count(self, key: str, made: Future[Tensors]) -> None:
         """Count pixels that have been made, and let go of those that nobody came for, such as a cancelled turn's."""
         with self._lock:
-            if key not in self._waiting:
+            if self._waiting.get(key) is not made:
                 return  # encoded meanwhile
-            self._ready[key] = size
-            self._held += size
+            self._ready[key] = _size(made.result())
+            self._held += self._ready[key]
             while self._held > WAITING_BYTES and len(self._ready) > 1:
                 self._forget(next(iter(self._ready)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -60,6 +61,20 @@ def attend(
     return made.index_copy(0, torch.cat(places), torch.cat(parts))[None], None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """What a convolution whose kernel covers a patch does with patches, by one product of matrices."""
+
+    kernel: torch.nn.Conv3d
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Patches x (colour, time, height, width) to patches x hidden."""
+        import torch
+
+        weight = self.kernel.weight
+        return torch.nn.functional.linear(pixels.to(weight.dtype), weight.flatten(1), self.kernel.bias)
+
+
 @contextmanager
 def as_product(embed: Embedding) -> Iterator[None]:
     """Let patches be embedded by one matrix product while this lasts.
@@ -70,7 +85,7 @@ def as_product(embed: Embedding) -> Iterator[None]:
     if kernel is None or "forward" in vars(embed):
         yield
         return
-    with _forward(embed, lambda pixels: _product(kernel, pixels)):
+    with _forward(embed, Product(kernel)):
         yield
 
 
@@ -87,7 +102,7 @@ def embedded(embed: Embedding, media: Sequence[torch.Tensor], *, still: bool) ->
     import torch
 
     kernel = _covering(embed)
-    if kernel is None:
+    if kernel is None or not isinstance(vars(embed).get("forward", Product(kernel)), Product):
         yield torch.cat(list(media))
         return
     once = still and kernel.weight.dtype == torch.float32
@@ -97,7 +112,7 @@ def embedded(embed: Embedding, media: Sequence[torch.Tensor], *, still: bool) ->
         firsts = (pixels.view(len(pixels), colours, times, high * wide)[:, :, 0].flatten(1) for pixels in media)
         rows = [torch.nn.functional.linear(first.to(weight.dtype), weight, kernel.bias) for first in firsts]
     else:
-        rows = [_product(kernel, pixels) for pixels in media]
+        rows = [Product(kernel)(pixels) for pixels in media]
     with _forward(embed, lambda made: made):
         yield torch.cat(rows)
 
@@ -108,12 +123,6 @@ def _covering(embed: Embedding) -> torch.nn.Conv3d | None:
 
     kernel = embed.proj
     return kernel if type(kernel) is torch.nn.Conv3d and kernel.stride == kernel.kernel_size else None
-
-
-def _product(kernel: torch.nn.Conv3d, pixels: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    return torch.nn.functional.linear(pixels.to(kernel.weight.dtype), kernel.weight.flatten(1), kernel.bias)
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-# Positions that the first table has.
-FIRST = 1024
+# Positions that the first table has, and the most that one may have: a long video's count seconds.
+FIRST, MOST = 1024, 1 << 16
 
 
 class Table(NamedTuple):
-    """Cosines and sines of the first positions: positions x width each."""
+    """Cosines, and sines with their signs, of positions or of tokens: so many x width each."""
 
     cos: torch.Tensor
     sin: torch.Tensor
@@ -58,10 +58,10 @@ class Rotary:
         """What is looked up; None where it must be computed."""
         import torch
 
-        if not self._fixed:
+        if not self._fixed or last >= MOST:
             return None
         if self._table is None or last >= len(self._table.cos):
-            whole = torch.arange(max(FIRST, 2 * last), device=like.device).expand(3, -1)
+            whole = torch.arange(min(max(FIRST, 2 * last), MOST), device=like.device).expand(3, -1)
             self._axes = self._asked(like) if self._table is None else self._axes
             self._table = self._computed(like[:1], whole)
         cos, sin = self._table

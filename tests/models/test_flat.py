@@ -3,11 +3,12 @@
 import copy
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from prh.models import flat
-from prh.models.flat import Piece, Stream, fused, runs_of
+from prh.models.flat import Norm, Piece, Stream, runs_of
 from prh.tests.models.support import core
 
 
@@ -54,19 +55,81 @@ def test_logits_are_the_same_in_runs_and_together(family, monkeypatch):
     assert (together - apart).abs().max() < 1e-5
 
 
-def test_a_norm_is_one_operation_where_that_is_the_same_to_the_bit(family):
-    model = core(family[1])
-    for norm, at_once in zip((layer.input_layernorm for layer in model.layers), model.norms, strict=True):
-        assert at_once[0] is not norm
-        for rows in (1, 5, 300):
-            noise = torch.randn(rows, len(norm.weight))
-            assert torch.equal(at_once[0](noise), norm(noise))
-
-
-def test_a_norm_that_is_something_else_stays_what_it_is(family):
+def own_norm(family):
+    """A copy of one of the family's norms, with weights that are not all 1."""
     norm = copy.deepcopy(core(family[1]).layers[0].input_layernorm)
-    forward = type(norm).forward
-    norm.forward = lambda hidden: forward(norm, hidden) + 1
-    assert fused(norm) is norm
-    plain = torch.nn.LayerNorm(4)
-    assert fused(plain) is plain
+    torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+    return norm
+
+
+def calls(norm):
+    """How often a norm's class has been called from now on, as a list that grows."""
+    seen, forward = [], type(norm).forward
+    type(norm).forward = lambda self, hidden: seen.append(self) or forward(self, hidden)
+    return seen, lambda: setattr(type(norm), "forward", forward)
+
+
+def test_a_norm_is_one_operation_where_that_is_the_same_to_the_bit(family):
+    norm = own_norm(family)
+    fast = core(family[1]).norm
+    wanted = {rows: norm(torch.randn(rows, len(norm.weight), generator=generator(rows))) for rows in (1, 5, 300)}
+    seen, undo = calls(norm)
+    try:
+        for rows, expected in wanted.items():
+            noise = torch.randn(rows, len(norm.weight), generator=generator(rows))
+            assert torch.equal(fast(norm, noise), expected)
+    finally:
+        undo()
+    assert not seen
+    with torch.no_grad():
+        norm.weight *= 2
+    noise = torch.randn(3, len(norm.weight))
+    assert torch.equal(fast(norm, noise), norm(noise))
+
+
+@pytest.mark.parametrize("change", ["bfloat16", "hook", "forward", "class"])
+def test_a_norm_that_does_something_else_is_run_itself(family, change):
+    norm = own_norm(family)
+    fast, told = core(family[1]).norm, []
+    if change == "bfloat16":
+        norm = norm.bfloat16()
+    elif change == "hook":
+        norm.register_forward_hook(lambda *_: told.append(1))
+    elif change == "forward":
+        norm.forward = lambda hidden: told.append(1) or -hidden
+    else:
+        norm = torch.nn.LayerNorm(len(norm.weight))
+    noise = torch.randn(64, len(norm.weight), dtype=norm.weight.dtype)
+    assert torch.equal(fast(norm, noise), norm(noise))
+    assert len(told) == 2 * (change in ("hook", "forward"))
+
+
+def test_a_family_whose_norm_computes_something_else_has_its_own():
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.variance_epsilon = torch.nn.Parameter(torch.ones(8)), 1e-6
+
+        def forward(self, hidden):
+            return (1 + self.weight) * hidden
+
+    assert Norm(Odd()).kind is None
+    assert Norm(torch.nn.LayerNorm(4)).kind is None
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_last_layer_that_was_replaced_since_is_the_one_that_runs(family):
+    model = core(family[1])
+    known = model.base.lm_head
+    slots = model.slots()
+    slots.make_room(1, 8)
+    piece = Piece(0, 0, np.arange(4), np.stack([np.arange(4)] * 3), np.arange(0))
+    before = model.forward(Stream(pieces=[piece]), slots)
+    model.base.lm_head = torch.nn.Sequential(known, torch.nn.Softmax(-1))
+    try:
+        torch.testing.assert_close(model.forward(Stream(pieces=[piece]), slots), before.softmax(-1))
+    finally:
+        model.base.lm_head = known

@@ -164,6 +164,25 @@ def test_pixels_that_nobody_comes_for_are_let_go_of(monkeypatch):
     assert (seen, own._held, len(own._waiting)) == ([[4], [6, 7]], 0, 0)
 
 
+def test_pixels_that_were_encoded_before_they_were_counted_are_not_counted():
+    own, _ = gallery()
+    image = noise((5, 5), 0)
+    count = own._count
+
+    def late(key, made):
+        own._count = count
+        own.features({key: image})
+        own.clear()
+        own.prepare(key, image)
+        count(key, made)
+
+    own._count = late
+    own.prepare("a0", image)
+    assert (own._held, own._ready) == (16, {"a0": 16})
+    own.features({"a0": image})
+    assert (own._held, len(own._ready)) == (0, 0)
+
+
 def test_features_are_let_go_of_and_made_again():
     own, seen = gallery(cap=2 * 24)
     images = {str(side): noise((side, side), side) for side in (4, 5, 6)}

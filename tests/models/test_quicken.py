@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from prh.models.quicken import embedded
+from prh.models.quicken import as_product, embedded
 from torch import nn
 
 SHAPE = (5, 3, 2, 4, 4)
@@ -45,10 +45,21 @@ def test_a_kernel_that_covers_more_than_a_patch_stays_what_it_is():
         assert "forward" not in vars(embed)
 
 
-def test_another_forward_that_was_there_is_there_again():
-    embed = Embed()
-    other = lambda pixels: pixels  # noqa: E731
+def test_a_forward_that_someone_else_has_put_there_is_the_one_that_runs():
+    embed, media = Embed(), [drawn(0, still=True)]
+    other = lambda pixels: -Embed.forward(embed, pixels)  # noqa: E731
     embed.forward = other
-    with embedded(embed, [drawn(0, still=True)], still=True):
-        assert embed.forward is not other
-    assert embed.forward is other
+    with embedded(embed, media, still=True) as given:
+        assert torch.equal(given, media[0])
+        assert embed.forward is other
+
+
+def test_within_quickened_patches_are_embedded_once_and_it_goes_on():
+    embed, media = Embed(), [drawn(seed, still=True) for seed in range(2)]
+    wanted = embed(torch.cat(media))
+    with as_product(embed):
+        quick = embed.forward
+        with embedded(embed, media, still=True) as given:
+            torch.testing.assert_close(embed.forward(given), wanted, atol=1e-5, rtol=1e-5)
+        assert embed.forward is quick
+    assert "forward" not in vars(embed)

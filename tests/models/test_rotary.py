@@ -70,3 +70,11 @@ def test_what_depends_on_the_longest_position_is_computed_each_time(family, kind
 def test_where_a_column_is_of_several_positions_it_is_computed(family):
     own, like, counting = given(family, mixed=True)
     assert all(map(torch.equal, computed(counting, like, APART), own(like, APART, 900)))
+
+
+def test_a_position_that_is_very_high_is_computed_and_kept_nowhere(family):
+    own, like, counting = given(family)
+    own(like, APART, 900)
+    high = 10**6 * APART + 1
+    assert all(map(torch.equal, computed(counting, like, high), own(like, high, int(high.max()))))
+    assert len(own._table.cos) == 1800
