@@ -102,24 +102,25 @@ class Continuous(Worker[Work]):
                 self._take(job)
                 continue
             keys = row.keys()
-            known = min(batch.prefixes.match(keys), len(keys) - 1)
+            pieces = batch.prefixes.find(keys[:-1])
+            known = sum(piece.shape[3] for piece in pieces)
             # One that shares more with a row that is only now being read waits a step, and finds it read.
             if any(agreeing(keys, other) - known >= SHARED for other in joined):
                 continue
             longest = max(batch.longest(), row.total) + 1
             if (joined and tokens + len(keys) - known > MOST_TOKENS) or not batch.fits(len(batch.rows) + 1, longest):
                 return
-            if not self._load(row):
+            if not self._load(row, pieces):
                 return
             self._take(job)
             joined.append(keys)
             tokens += len(keys) - known
 
-    def _load(self, row: Live) -> bool:
+    def _load(self, row: Live, pieces: Sequence[torch.Tensor]) -> bool:
         """Whether a row found room; the last attempt of one that is alone fails its job."""
         batch = self.batch
         try:
-            batch.load(row)
+            batch.load(row, pieces)
         except Exception as error:
             failure = ModelError(explain(error))
             if not out_of_memory(error):

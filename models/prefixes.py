@@ -51,10 +51,6 @@ class Prefixes:
         self._roots: dict[int, Node] = {}
         self._used: OrderedDict[int, Node] = OrderedDict()
 
-    def match(self, keys: Keys) -> int:
-        """How many of the first keys are known."""
-        return sum(length for _, length in self._walk(keys))
-
     def find(self, keys: Keys) -> list[torch.Tensor]:
         """What is held of the longest known beginning, in pieces in order, each to be copied at once."""
         path = list(self._walk(keys))

@@ -152,17 +152,15 @@ class Batch:
         self.meter.paused += 1
         return row
 
-    def load(self, row: Live) -> None:
-        """Give a row the next slot and copy there what is known of it."""
-        keys = row.keys()
+    def load(self, row: Live, pieces: Sequence[torch.Tensor]) -> None:
+        """Give a row the next slot and copy there what is known of it, which must leave its last token to be read."""
         self.slots.make_room(len(self.rows) + 1, max(row.total, self.longest()) + 1)
-        row.length = self.slots.load(len(self.rows), self.prefixes.find(keys[:-1]))
+        row.length = self.slots.load(len(self.rows), pieces)
         self.rows.append(row)
-        fresh = len(keys) - row.length
-        self.meter.prefilled += fresh
+        self.meter.prefilled += row.total - row.length
         if row.cached < 0:
             row.cached, row.begun = row.length, time.perf_counter()
-            self.meter.prompted += len(keys)
+            self.meter.prompted += row.total
             self.meter.cached += row.length
             self.meter.refilled += max(row.prompt.past - row.length, 0)
 
