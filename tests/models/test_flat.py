@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from prh.models import flat
-from prh.models.flat import Norm, Piece, Stream, runs_of
+from prh.models.flat import Piece, Stream, runs_of
+from prh.models.norms import Norm
 from prh.tests.models.support import core
 
 

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 from prh.reports.report import Options, report
-from prh.tests.reports.looking import (
-    two,
-)
+from prh.tests.reports.looking import two
 
 
 @pytest.fixture(scope="module")

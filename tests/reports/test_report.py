@@ -11,14 +11,7 @@ from typing import Any
 
 import pytest
 from prh.reports.report import Options, documents, report
-from prh.tests.reports.looking import (
-    TARGET,
-    Look,
-    answer,
-    crop,
-    pick,
-    samples,
-)
+from prh.tests.reports.looking import TARGET, Look, answer, crop, pick, samples
 from prh.tests.reports.reading import Tags, edited, prh, training
 from prh.tests.reports.unpack import parts as unpacked
 from prh.tests.reports.unpack import pictures, sample

@@ -8,15 +8,7 @@ from prh.harness.errors import UsageError
 from prh.reports.limits import read_limits
 from prh.reports.report import Options, documents, report
 from prh.tests.reports import runs as scripted
-from prh.tests.reports.looking import (
-    AFTER,
-    BEFORE,
-    FAILS,
-    Look,
-    answer,
-    four,
-    samples,
-)
+from prh.tests.reports.looking import AFTER, BEFORE, FAILS, Look, answer, four, samples
 from prh.tests.reports.reading import Tags, edited, prh
 from prh.tests.reports.runs import make
 from prh.tests.reports.unpack import parts as unpacked

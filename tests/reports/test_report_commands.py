@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 from prh.harness.store import read_manifest, write_json
 from prh.reports.report import Options, report
 from prh.reports.reproduce import quote
-from prh.tests.reports.looking import (
-    Look,
-    samples,
-)
+from prh.tests.reports.looking import Look, samples
 from prh.tests.reports.reading import prh
 from prh.tests.reports.unpack import parts as unpacked
 

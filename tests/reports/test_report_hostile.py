@@ -15,14 +15,7 @@ from prh.harness.errors import StoreError, UsageError
 from prh.harness.store import decode_line
 from prh.reports.episodes import visible
 from prh.reports.report import Options, documents, report
-from prh.tests.reports.looking import (
-    AFTER,
-    BEFORE,
-    Look,
-    answer,
-    hostile,
-    samples,
-)
+from prh.tests.reports.looking import AFTER, BEFORE, Look, answer, hostile, samples
 from prh.tests.reports.reading import HIDDEN, Tags, edited, prh, training
 from prh.tests.reports.runs import make
 from prh.tests.reports.unpack import parts as unpacked
